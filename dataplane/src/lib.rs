@@ -1,0 +1,1 @@
+//! Packets, batches, flow records, ports, workers, counters.

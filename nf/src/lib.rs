@@ -1,0 +1,2 @@
+//! Network functions, one folder each.
+#![forbid(unsafe_code)]

@@ -1,0 +1,4 @@
+//! The `chainplane` program.
+#![forbid(unsafe_code)]
+
+fn main() {}

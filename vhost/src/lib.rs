@@ -1,0 +1,1 @@
+//! vhost-user protocol and virtqueues, device and driver side; knows no packets and no functions.
