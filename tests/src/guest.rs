@@ -1,0 +1,176 @@
+//! A Linux guest under QEMU, whose console the test types on.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::image::initramfs;
+use crate::{Error, Output, Process, Result, parts, program};
+
+/// How long a guest may take from the start to its shell. An idle machine needs about four seconds, a
+/// busy one has been seen to need sixty.
+pub const BOOT_LIMIT: Duration = Duration::from_mins(3);
+
+/// How long a command in a guest may take unless the test says otherwise.
+const COMMAND_LIMIT: Duration = Duration::from_mins(2);
+
+/// A network card of a guest, whose back end listens on a vhost-user socket.
+///
+/// The guest sees the cards in the order in which they are given as `eth0`, `eth1`, …
+#[derive(Clone, Debug)]
+pub struct Nic {
+    socket: PathBuf,
+    mac: String,
+    queues: u16,
+    listens: bool,
+    device: String,
+}
+
+impl Nic {
+    /// A card with one pair of queues at the socket of a listening back end.
+    pub fn new(socket: impl AsRef<Path>, mac: &str) -> Self {
+        Self {
+            socket: socket.as_ref().to_owned(),
+            mac: mac.to_owned(),
+            queues: 1,
+            listens: false,
+            device: String::new(),
+        }
+    }
+
+    /// The same with `queues` pairs of queues.
+    #[must_use]
+    pub fn queues(mut self, queues: u16) -> Self {
+        self.queues = queues;
+        self
+    }
+
+    /// The same with the roles on the socket changed: QEMU listens and the back end connects.
+    #[must_use]
+    pub fn listening(mut self) -> Self {
+        self.listens = true;
+        self
+    }
+
+    /// The same with further properties of QEMU's `virtio-net-pci`, such as `mrg_rxbuf=off`.
+    #[must_use]
+    pub fn device(mut self, properties: &str) -> Self {
+        self.device.clear();
+        for property in properties.split(',') {
+            // Writing to a string can't fail.
+            let _ = write!(self.device, ",{property}");
+        }
+        self
+    }
+}
+
+/// A running guest. Dropping it kills it as a power failure would.
+pub struct Guest {
+    name: String,
+    qemu: Process,
+    commands: u32,
+}
+
+impl Guest {
+    /// Starts a guest; [`wait_booted`](Self::wait_booted) waits for its shell. Several guests boot in
+    /// less time side by side than one after the other.
+    pub fn start(name: &str, nics: &[Nic]) -> Result<Self> {
+        let (kernel, modules) = parts::guest_kernel()?;
+        let mut qemu = program("qemu-system-x86_64");
+        // The machine type and the options of its devices are the ones with which QEMU 7.2 runs
+        // vhost-user without KVM; see `vectors` below.
+        qemu.args(["-accel", "tcg", "-cpu", "max", "-machine", "q35,memory-backend=mem"])
+            .args(["-object", "memory-backend-memfd,id=mem,size=256M,share=on", "-m", "256M"])
+            .args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio"])
+            .args(["-append", "console=ttyS0 quiet loglevel=0 panic=-1 reboot=t mitigations=off"])
+            .arg("-kernel")
+            .arg(kernel)
+            .arg("-initrd")
+            .arg(initramfs(&modules)?);
+        let cores = nics.iter().map(|nic| nic.queues).max().unwrap_or(1);
+        qemu.args(["-smp", &cores.to_string()]);
+        for (index, nic) in nics.iter().enumerate() {
+            let server = if nic.listens { ",server=on,wait=off" } else { "" };
+            let mq = if nic.queues > 1 { ",mq=on" } else { "" };
+            let (socket, queues, mac) = (nic.socket.display(), nic.queues, &nic.mac);
+            // vectors=0: QEMU 7.2 crashes under TCG when vhost-user meets MSI-X.
+            qemu.args(["-chardev", &format!("socket,id=c{index},path={socket}{server}")])
+                .args(["-netdev", &format!("vhost-user,id=n{index},chardev=c{index},queues={queues}")])
+                .args([
+                    "-device",
+                    &format!(
+                        "virtio-net-pci,netdev=n{index},mac={mac},romfile=,vectors=0{mq}{}",
+                        nic.device
+                    ),
+                ]);
+        }
+        let qemu = Process::start(&format!("guest {name}"), qemu)?;
+        Ok(Self { name: name.to_owned(), qemu, commands: 0 })
+    }
+
+    /// Starts a guest and waits for its shell.
+    pub fn boot(name: &str, nics: &[Nic]) -> Result<Self> {
+        let guest = Self::start(name, nics)?;
+        guest.wait_booted()?;
+        Ok(guest)
+    }
+
+    /// Waits for its shell.
+    pub fn wait_booted(&self) -> Result<()> {
+        let ready = |text: &str| text.split_once("@@ready").map(|(before, _)| before.contains("@@"));
+        if self.qemu.wait_stdout(0, BOOT_LIMIT, "shell", ready)? {
+            return Err(self.qemu.error("a module is missing"));
+        }
+        Ok(())
+    }
+
+    /// Runs a shell command in the guest. Both its output streams come back as `stdout`.
+    ///
+    /// What is to go on in the background must not hold the console: send its output elsewhere.
+    pub fn run_within(&mut self, command: &str, limit: Duration) -> Result<Output> {
+        self.commands += 1;
+        let end = format!("@@{} ", self.commands);
+        let start = self.qemu.stdout_len();
+        self.qemu.write(&format!("{} {}\n", self.commands, command.replace('\n', "; ")))?;
+        let find = |text: &str| {
+            let (output, rest) = text.split_once(&end)?;
+            let (code, _) = rest.split_once('\n')?;
+            let code = code.trim().parse().ok();
+            Some(Output { code, stdout: output.replace('\r', ""), stderr: String::new() })
+        };
+        self.qemu.wait_stdout(start, limit, &format!("answer to `{command}`"), find)
+    }
+
+    /// Runs a shell command in the guest for at most two minutes.
+    pub fn run(&mut self, command: &str) -> Result<Output> {
+        self.run_within(command, COMMAND_LIMIT)
+    }
+
+    /// Runs a shell command in the guest that must succeed; returns its output.
+    pub fn ok(&mut self, command: &str) -> Result<String> {
+        let output = self.run(command)?;
+        match output.code {
+            Some(0) => Ok(output.stdout),
+            code => {
+                let (name, text) = (&self.name, output.text());
+                Err(Error::new(format!("guest {name}: `{command}` ended with {code:?}: {text}")))
+            }
+        }
+    }
+
+    /// Gives its card `device` an address with prefix length and brings it up.
+    pub fn address(&mut self, device: &str, address: &str) -> Result<()> {
+        self.ok(&format!("ip addr add {address} dev {device} && ip link set {device} up"))?;
+        Ok(())
+    }
+
+    /// Whether QEMU still runs.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.qemu.ended()?.is_none())
+    }
+
+    /// Kills QEMU by SIGKILL, as the host's out-of-memory killer would.
+    pub fn kill(mut self) {
+        self.qemu.kill();
+    }
+}

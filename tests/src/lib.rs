@@ -1,0 +1,32 @@
+//! What the tests against real parts are made of: guests under QEMU, DPDK's testpmd, network
+//! namespaces, tshark and the built `chainplane` program, each behind a guard that leaves nothing
+//! behind when a test fails.
+//!
+//! The tests themselves are in `tests/real/`. They need programs that a build machine seldom has, so
+//! each names its [needs](Need) and is left out, visibly, where one is missing; `cargo xtask test`
+//! installs them all and then leaves out nothing.
+
+#![forbid(unsafe_code)]
+// Every function here fails for the same reason: the part that it drives did not do as it was told.
+// The error says which and shows the part's output.
+#![allow(clippy::missing_errors_doc)]
+
+mod chainplane;
+mod error;
+mod guest;
+mod image;
+mod need;
+mod netns;
+pub mod parts;
+mod process;
+mod testpmd;
+mod tshark;
+
+pub use chainplane::{Chainplane, Workspace};
+pub use error::{Error, Result, wait_until};
+pub use guest::{BOOT_LIMIT, Guest, Nic};
+pub use need::{Need, missing};
+pub use netns::{Netns, sweep};
+pub use process::{Output, Process, program, run};
+pub use testpmd::Testpmd;
+pub use tshark::Tshark;

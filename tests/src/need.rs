@@ -1,0 +1,54 @@
+//! What a test needs that a machine may not have.
+
+use std::fmt;
+
+use crate::parts;
+
+/// Something that a machine may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// The right to make network namespaces and network devices.
+    Root,
+    /// A program on the search path.
+    Program(&'static str),
+    /// The kernel that guests boot, as `cargo xtask test` unpacks it.
+    GuestKernel,
+}
+
+impl Need {
+    fn is_met(self) -> bool {
+        match self {
+            Self::Root => rustix::process::geteuid().is_root(),
+            Self::Program(name) => parts::find_program(name).is_some(),
+            Self::GuestKernel => parts::guest_kernel().is_ok(),
+        }
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => f.write_str("root"),
+            Self::Program(name) => f.write_str(name),
+            Self::GuestKernel => f.write_str("a guest kernel"),
+        }
+    }
+}
+
+/// Names those of `needs` that this machine does not meet; `None` if it meets them all.
+pub fn missing(needs: &[Need]) -> Option<String> {
+    let names: Vec<_> = needs.iter().filter(|need| !need.is_met()).map(Need::to_string).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_missing_is_named() {
+        let needs = [Need::Program("sh"), Need::Program("no-such-program"), Need::Program("env")];
+        assert_eq!(missing(&needs).as_deref(), Some("no-such-program"));
+        assert_eq!(missing(&needs[..1]), None);
+    }
+}
