@@ -35,15 +35,24 @@ fn main() -> ExitCode {
     arguments.test_threads = arguments.test_threads.or(Some(1));
     let required = env::var_os("CHAINPLANE_REQUIRE_PARTS").is_some_and(|value| value == "1");
     sweep();
-    let trials = TESTS.iter().copied().flatten().map(|test| trial(test, required)).collect();
+    let trials = TESTS
+        .iter()
+        .copied()
+        .flatten()
+        .map(|test| trial(test, required))
+        .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 fn trial(test: &'static Test, required: bool) -> Trial {
     let missing = missing(test.needs);
-    let reason = missing.as_ref().map(|parts| format!("left out: needs {parts}"));
+    let reason = missing
+        .as_ref()
+        .map(|parts| format!("left out: needs {parts}"));
     let trial = Trial::test(test.name, move || match missing {
-        Some(parts) => Err(Failed::from(format!("needs {parts}, and every part is required"))),
+        Some(parts) => Err(Failed::from(format!(
+            "needs {parts}, and every part is required"
+        ))),
         None => (test.run)().map_err(Failed::from),
     });
     match reason {

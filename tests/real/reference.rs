@@ -9,7 +9,13 @@ use crate::{GUEST, Test};
 pub const TESTS: &[Test] = &[
     Test {
         name: "reference::two_guests_over_dpdk",
-        needs: &[GUEST[0], GUEST[1], GUEST[2], GUEST[3], Need::Program("dpdk-testpmd")],
+        needs: &[
+            GUEST[0],
+            GUEST[1],
+            GUEST[2],
+            GUEST[3],
+            Need::Program("dpdk-testpmd"),
+        ],
         run: two_guests_over_dpdk,
     },
     Test {

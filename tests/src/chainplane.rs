@@ -17,7 +17,9 @@ impl Workspace {
     /// A new empty directory, deleted when dropped.
     pub fn new() -> Result<Self> {
         // Short, because a socket's path may have no more than 107 bytes.
-        Ok(Self { directory: tempfile::Builder::new().prefix("cp-").tempdir()? })
+        Ok(Self {
+            directory: tempfile::Builder::new().prefix("cp-").tempdir()?,
+        })
     }
 
     /// The path of `name` in it.
@@ -40,7 +42,14 @@ impl Chainplane {
         }
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
-            .args(["build", "--quiet", "--package", "chainplane", "--bin", "chainplane"])
+            .args([
+                "build",
+                "--quiet",
+                "--package",
+                "chainplane",
+                "--bin",
+                "chainplane",
+            ])
             .args(["--message-format", "json-render-diagnostics"])
             .current_dir(parts::workspace());
         let output = cargo.output()?;

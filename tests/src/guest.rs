@@ -79,33 +79,69 @@ impl Guest {
         let mut qemu = program("qemu-system-x86_64");
         // The machine type and the options of its devices are the ones with which QEMU 7.2 runs
         // vhost-user without KVM; see `vectors` below.
-        qemu.args(["-accel", "tcg", "-cpu", "max", "-machine", "q35,memory-backend=mem"])
-            .args(["-object", "memory-backend-memfd,id=mem,size=256M,share=on", "-m", "256M"])
-            .args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio"])
-            .args(["-append", "console=ttyS0 quiet loglevel=0 panic=-1 reboot=t mitigations=off"])
-            .arg("-kernel")
-            .arg(kernel)
-            .arg("-initrd")
-            .arg(initramfs(&modules)?);
+        qemu.args([
+            "-accel",
+            "tcg",
+            "-cpu",
+            "max",
+            "-machine",
+            "q35,memory-backend=mem",
+        ])
+        .args([
+            "-object",
+            "memory-backend-memfd,id=mem,size=256M,share=on",
+            "-m",
+            "256M",
+        ])
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-nographic",
+            "-no-reboot",
+            "-serial",
+            "stdio",
+        ])
+        .args([
+            "-append",
+            "console=ttyS0 quiet loglevel=0 panic=-1 reboot=t mitigations=off",
+        ])
+        .arg("-kernel")
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(initramfs(&modules)?);
         let cores = nics.iter().map(|nic| nic.queues).max().unwrap_or(1);
         qemu.args(["-smp", &cores.to_string()]);
         for (index, nic) in nics.iter().enumerate() {
-            let server = if nic.listens { ",server=on,wait=off" } else { "" };
+            let server = if nic.listens {
+                ",server=on,wait=off"
+            } else {
+                ""
+            };
             let mq = if nic.queues > 1 { ",mq=on" } else { "" };
             let (socket, queues, mac) = (nic.socket.display(), nic.queues, &nic.mac);
             // vectors=0: QEMU 7.2 crashes under TCG when vhost-user meets MSI-X.
-            qemu.args(["-chardev", &format!("socket,id=c{index},path={socket}{server}")])
-                .args(["-netdev", &format!("vhost-user,id=n{index},chardev=c{index},queues={queues}")])
-                .args([
-                    "-device",
-                    &format!(
-                        "virtio-net-pci,netdev=n{index},mac={mac},romfile=,vectors=0{mq}{}",
-                        nic.device
-                    ),
-                ]);
+            qemu.args([
+                "-chardev",
+                &format!("socket,id=c{index},path={socket}{server}"),
+            ])
+            .args([
+                "-netdev",
+                &format!("vhost-user,id=n{index},chardev=c{index},queues={queues}"),
+            ])
+            .args([
+                "-device",
+                &format!(
+                    "virtio-net-pci,netdev=n{index},mac={mac},romfile=,vectors=0{mq}{}",
+                    nic.device
+                ),
+            ]);
         }
         let qemu = Process::start(&format!("guest {name}"), qemu)?;
-        Ok(Self { name: name.to_owned(), qemu, commands: 0 })
+        Ok(Self {
+            name: name.to_owned(),
+            qemu,
+            commands: 0,
+        })
     }
 
     /// Starts a guest and waits for its shell.
@@ -117,7 +153,10 @@ impl Guest {
 
     /// Waits for its shell.
     pub fn wait_booted(&self) -> Result<()> {
-        let ready = |text: &str| text.split_once("@@ready").map(|(before, _)| before.contains("@@"));
+        let ready = |text: &str| {
+            text.split_once("@@ready")
+                .map(|(before, _)| before.contains("@@"))
+        };
         if self.qemu.wait_stdout(0, BOOT_LIMIT, "shell", ready)? {
             return Err(self.qemu.error("a module is missing"));
         }
@@ -131,14 +170,23 @@ impl Guest {
         self.commands += 1;
         let end = format!("@@{} ", self.commands);
         let start = self.qemu.stdout_len();
-        self.qemu.write(&format!("{} {}\n", self.commands, command.replace('\n', "; ")))?;
+        self.qemu.write(&format!(
+            "{} {}\n",
+            self.commands,
+            command.replace('\n', "; ")
+        ))?;
         let find = |text: &str| {
             let (output, rest) = text.split_once(&end)?;
             let (code, _) = rest.split_once('\n')?;
             let code = code.trim().parse().ok();
-            Some(Output { code, stdout: output.replace('\r', ""), stderr: String::new() })
+            Some(Output {
+                code,
+                stdout: output.replace('\r', ""),
+                stderr: String::new(),
+            })
         };
-        self.qemu.wait_stdout(start, limit, &format!("answer to `{command}`"), find)
+        self.qemu
+            .wait_stdout(start, limit, &format!("answer to `{command}`"), find)
     }
 
     /// Runs a shell command in the guest for at most two minutes.
@@ -153,14 +201,18 @@ impl Guest {
             Some(0) => Ok(output.stdout),
             code => {
                 let (name, text) = (&self.name, output.text());
-                Err(Error::new(format!("guest {name}: `{command}` ended with {code:?}: {text}")))
+                Err(Error::new(format!(
+                    "guest {name}: `{command}` ended with {code:?}: {text}"
+                )))
             }
         }
     }
 
     /// Gives its card `device` an address with prefix length and brings it up.
     pub fn address(&mut self, device: &str, address: &str) -> Result<()> {
-        self.ok(&format!("ip addr add {address} dev {device} && ip link set {device} up"))?;
+        self.ok(&format!(
+            "ip addr add {address} dev {device} && ip link set {device} up"
+        ))?;
         Ok(())
     }
 

@@ -85,7 +85,9 @@ impl Archive {
 
     fn add(&mut self, path: &str, mode: u32, content: Vec<u8>) {
         for (slash, _) in path.match_indices('/') {
-            self.entries.entry(path[..slash].to_owned()).or_insert((0o040_755, Vec::new()));
+            self.entries
+                .entry(path[..slash].to_owned())
+                .or_insert((0o040_755, Vec::new()));
         }
         self.entries.insert(path.to_owned(), (mode, content));
     }
@@ -97,7 +99,11 @@ impl Archive {
         for line in run(ldd, Duration::from_mins(1))?.stdout.lines() {
             // `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)`, or the loader's path alone.
             if let Some(library) = line.split_whitespace().find(|word| word.starts_with('/')) {
-                self.add(library.trim_start_matches('/'), 0o100_755, fs::read(library)?);
+                self.add(
+                    library.trim_start_matches('/'),
+                    0o100_755,
+                    fs::read(library)?,
+                );
             }
         }
         self.add(&format!("usr/bin/{name}"), 0o100_755, fs::read(path)?);
@@ -107,7 +113,9 @@ impl Archive {
     fn finish(self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let trailer = ("TRAILER!!!".to_owned(), (0, Vec::new()));
-        for (inode, (path, (mode, content))) in self.entries.into_iter().chain([trailer]).enumerate() {
+        for (inode, (path, (mode, content))) in
+            self.entries.into_iter().chain([trailer]).enumerate()
+        {
             let (size, name_size) = (content.len(), path.len() + 1);
             let links = 1;
             // Magic, then inode, mode, owner, group, links, time, size, four device numbers, length of

@@ -37,7 +37,11 @@ impl fmt::Display for Need {
 
 /// Names those of `needs` that this machine does not meet; `None` if it meets them all.
 pub fn missing(needs: &[Need]) -> Option<String> {
-    let names: Vec<_> = needs.iter().filter(|need| !need.is_met()).map(Need::to_string).collect();
+    let names: Vec<_> = needs
+        .iter()
+        .filter(|need| !need.is_met())
+        .map(Need::to_string)
+        .collect();
     (!names.is_empty()).then(|| names.join(", "))
 }
 
@@ -47,7 +51,11 @@ mod tests {
 
     #[test]
     fn only_what_is_missing_is_named() {
-        let needs = [Need::Program("sh"), Need::Program("no-such-program"), Need::Program("env")];
+        let needs = [
+            Need::Program("sh"),
+            Need::Program("no-such-program"),
+            Need::Program("env"),
+        ];
         assert_eq!(missing(&needs).as_deref(), Some("no-such-program"));
         assert_eq!(missing(&needs[..1]), None);
     }

@@ -20,11 +20,15 @@ impl Netns {
     pub fn new(label: &str) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let netns = Self { name: format!("chainplane-{}-{number}-{label}", std::process::id()) };
+        let netns = Self {
+            name: format!("chainplane-{}-{number}-{label}", std::process::id()),
+        };
         host(&["ip", "netns", "add", &netns.name])?;
         netns.ok("ip link set lo up")?;
         // Without it the kernel's own IPv6 chatter would show up in the tests' counters.
-        netns.ok("sysctl -qw net.ipv6.conf.default.disable_ipv6=1 net.ipv6.conf.all.disable_ipv6=1")?;
+        netns.ok(
+            "sysctl -qw net.ipv6.conf.default.disable_ipv6=1 net.ipv6.conf.all.disable_ipv6=1",
+        )?;
         Ok(netns)
     }
 
@@ -56,7 +60,10 @@ impl Netns {
         let output = self.run(script, LIMIT)?;
         match output.code {
             Some(0) => Ok(output.stdout),
-            code => Err(Error::new(format!("`{script}` ended with {code:?}: {}", output.text()))),
+            code => Err(Error::new(format!(
+                "`{script}` ended with {code:?}: {}",
+                output.text()
+            ))),
         }
     }
 
@@ -96,15 +103,23 @@ fn host(words: &[&str]) -> Result<()> {
     if output.code == Some(0) {
         return Ok(());
     }
-    Err(Error::new(format!("`{}`: {}", words.join(" "), output.text())))
+    Err(Error::new(format!(
+        "`{}`: {}",
+        words.join(" "),
+        output.text()
+    )))
 }
 
 /// Deletes the namespaces of test runs that were killed before they could do so.
 pub fn sweep() {
-    let Ok(entries) = fs::read_dir("/run/netns") else { return };
+    let Ok(entries) = fs::read_dir("/run/netns") else {
+        return;
+    };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(rest) = name.strip_prefix("chainplane-") else { continue };
+        let Some(rest) = name.strip_prefix("chainplane-") else {
+            continue;
+        };
         let owner = rest.split('-').next().unwrap_or_default();
         if !owner.is_empty() && !Path::new("/proc").join(owner).exists() {
             let _ = host(&["ip", "netns", "delete", &name]);

@@ -37,11 +37,17 @@ fn only_entry(directory: &Path, prefix: &str) -> Result<PathBuf> {
         .map_err(|error| Error::new(format!("{}: {error}", directory.display())))?;
     let mut found: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(prefix)))
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|n| n.to_string_lossy().starts_with(prefix))
+        })
         .collect();
     match (found.pop(), found.is_empty()) {
         (Some(path), true) => Ok(path),
-        _ => Err(Error::new(format!("not one `{prefix}*` in {}", directory.display()))),
+        _ => Err(Error::new(format!(
+            "not one `{prefix}*` in {}",
+            directory.display()
+        ))),
     }
 }
 
@@ -54,5 +60,7 @@ pub fn search_path() -> OsString {
 
 /// The full path of the program `name`, if there is one.
 pub fn find_program(name: &str) -> Option<PathBuf> {
-    env::split_paths(&search_path()).map(|path| path.join(name)).find(|path| path.is_file())
+    env::split_paths(&search_path())
+        .map(|path| path.join(name))
+        .find(|path| path.is_file())
 }

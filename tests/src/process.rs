@@ -18,7 +18,10 @@ use crate::{Error, Result, parts};
 /// `setpriv` sets that signal for us: doing so ourselves between fork and exec would need `unsafe`.
 pub fn program(name: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]).arg(name).env("PATH", parts::search_path());
+    command
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(name)
+        .env("PATH", parts::search_path());
     command
 }
 
@@ -45,7 +48,11 @@ pub fn run(command: Command, limit: Duration) -> Result<Output> {
     let mut process = Process::start("", command)?;
     process.close_stdin();
     let code = process.wait_exit(limit)?;
-    Ok(Output { code, stdout: process.stdout(), stderr: process.stderr() })
+    Ok(Output {
+        code,
+        stdout: process.stdout(),
+        stderr: process.stderr(),
+    })
 }
 
 /// A stream of a child, gathered by a thread of its own so that the child never blocks on it.
@@ -129,17 +136,34 @@ pub struct Process {
 impl Process {
     /// Starts `command`; an empty `name` takes that of its program.
     pub fn start(name: &str, mut command: Command) -> Result<Self> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let words: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
-        let after_setpriv = words.iter().position(|word| word == "--").map_or(0, |at| at + 1);
-        let name = if name.is_empty() { words[after_setpriv..].join(" ") } else { name.to_owned() };
-        let mut child =
-            command.spawn().map_err(|error| Error::new(format!("can't start {name}: {error}")))?;
+        let after_setpriv = words
+            .iter()
+            .position(|word| word == "--")
+            .map_or(0, |at| at + 1);
+        let name = if name.is_empty() {
+            words[after_setpriv..].join(" ")
+        } else {
+            name.to_owned()
+        };
+        let mut child = command
+            .spawn()
+            .map_err(|error| Error::new(format!("can't start {name}: {error}")))?;
         let stdin = child.stdin.take();
         let missing = || Error::new("the child has no pipes");
         let stdout = Stream::gather(child.stdout.take().ok_or_else(missing)?);
         let stderr = Stream::gather(child.stderr.take().ok_or_else(missing)?);
-        Ok(Self { name, child, stdin, stdout, stderr })
+        Ok(Self {
+            name,
+            child,
+            stdin,
+            stdout,
+            stderr,
+        })
     }
 
     /// The process id.
@@ -165,7 +189,10 @@ impl Process {
 
     /// Writes `text` to its standard input.
     pub fn write(&mut self, text: &str) -> Result<()> {
-        let stdin = self.stdin.as_mut().ok_or_else(|| Error::new("standard input is closed"))?;
+        let stdin = self
+            .stdin
+            .as_mut()
+            .ok_or_else(|| Error::new("standard input is closed"))?;
         stdin.write_all(text.as_bytes())?;
         stdin.flush()?;
         Ok(())
@@ -184,7 +211,9 @@ impl Process {
         what: &str,
         find: impl Fn(&str) -> Option<T>,
     ) -> Result<T> {
-        self.stdout.wait(from, limit, find).ok_or_else(|| self.error(&format!("no {what}")))
+        self.stdout
+            .wait(from, limit, find)
+            .ok_or_else(|| self.error(&format!("no {what}")))
     }
 
     /// Waits until it has written `text` to standard error.
@@ -264,9 +293,16 @@ mod tests {
 
     #[test]
     fn output_and_exit_code_come_back() {
-        let output = run(shell("echo out; echo err >&2; exit 3"), Duration::from_mins(1)).unwrap();
+        let output = run(
+            shell("echo out; echo err >&2; exit 3"),
+            Duration::from_mins(1),
+        )
+        .unwrap();
         assert_eq!(output.code, Some(3));
-        assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("out\n", "err\n"));
+        assert_eq!(
+            (output.stdout.as_str(), output.stderr.as_str()),
+            ("out\n", "err\n")
+        );
     }
 
     #[test]
@@ -280,7 +316,9 @@ mod tests {
         let mut process = Process::start("cat", program("cat")).unwrap();
         process.write("hello\n").unwrap();
         let find = |text: &str| text.contains("hello").then_some(());
-        process.wait_stdout(0, Duration::from_mins(1), "greeting", find).unwrap();
+        process
+            .wait_stdout(0, Duration::from_mins(1), "greeting", find)
+            .unwrap();
         process.signal(Signal::TERM).unwrap();
         assert_eq!(process.wait_exit(Duration::from_mins(1)).unwrap(), None);
     }

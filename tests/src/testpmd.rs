@@ -32,7 +32,10 @@ impl Testpmd {
     pub fn front_end(sockets: &[&Path]) -> Result<Self> {
         let devices = sockets.iter().enumerate().map(|(index, socket)| {
             let mac = format!("02:00:00:00:dd:{index:02x}");
-            format!("net_virtio_user{index},path={},queues=1,queue_size=256,mac={mac}", socket.display())
+            format!(
+                "net_virtio_user{index},path={},queues=1,queue_size=256,mac={mac}",
+                socket.display()
+            )
         });
         Self::start(devices, &["--forward-mode=io", "--txpkts=64"])
     }
@@ -45,13 +48,22 @@ impl Testpmd {
         command.args(["-oL", "dpdk-testpmd"]);
         // Both threads may run on any core: with two cores and two guests a pinned one would starve.
         command
-            .args(["--no-huge", "-m", "256", "--no-pci", "--no-telemetry", "--lcores"])
+            .args([
+                "--no-huge",
+                "-m",
+                "256",
+                "--no-pci",
+                "--no-telemetry",
+                "--lcores",
+            ])
             .args(["0@0-1,1@0-1", "--main-lcore", "0", "--file-prefix"])
             .arg(format!("chainplane-{}-{number}", std::process::id()));
         for device in devices {
             command.args(["--vdev", &device]);
         }
-        command.args(["--", "-i", "--total-num-mbufs=8192", "--nb-cores=1"]).args(options);
+        command
+            .args(["--", "-i", "--total-num-mbufs=8192", "--nb-cores=1"])
+            .args(options);
         let process = Process::start("dpdk-testpmd", command)?;
         let prompt = |text: &str| text.contains(PROMPT).then_some(());
         process.wait_stdout(0, LIMIT, "prompt", prompt)?;
@@ -67,7 +79,8 @@ impl Testpmd {
             let (_, answer) = text.split_once('\n')?;
             Some(answer.split_once(PROMPT)?.0.to_owned())
         };
-        self.process.wait_stdout(start, LIMIT, &format!("answer to `{command}`"), find)
+        self.process
+            .wait_stdout(start, LIMIT, &format!("answer to `{command}`"), find)
     }
 
     /// The counters of `port`, by the names that testpmd gives them, such as `RX-packets`.
