@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use chainplane_tests::{Guest, Need, Nic, Result, Testpmd, Workspace, wait_until};
+use chainplane_tests::{
+    Guest, LARGE, Need, Netns, Nginx, Nic, Result, Testpmd, Workspace, wait_until,
+};
 
 use crate::{GUEST, Test};
 
@@ -22,6 +24,16 @@ pub const TESTS: &[Test] = &[
         name: "reference::testpmd_over_dpdk",
         needs: &[Need::Program("dpdk-testpmd")],
         run: testpmd_over_dpdk,
+    },
+    Test {
+        name: "reference::curl_and_nginx_over_veth",
+        needs: &[
+            Need::Root,
+            Need::Program("ip"),
+            Need::Program("nginx"),
+            Need::Program("curl"),
+        ],
+        run: curl_and_nginx_over_veth,
     },
 ];
 
@@ -52,5 +64,20 @@ fn testpmd_over_dpdk() -> Result<()> {
             Ok((front_end.counter(port, "RX-packets")? > 10_000).then_some(()))
         })?;
     }
+    Ok(())
+}
+
+fn curl_and_nginx_over_veth() -> Result<()> {
+    let (client, server) = (Netns::new("client")?, Netns::new("server")?);
+    client.veth("veth0", &server, "veth0")?;
+    client.ok("ip addr add 10.0.0.1/24 dev veth0")?;
+    server.ok("ip addr add 10.0.0.2/24 dev veth0")?;
+    let _nginx = Nginx::start(&server, "only")?;
+    assert_eq!(
+        client.ok("curl --silent --max-time 30 http://10.0.0.2/")?,
+        "only 10.0.0.1\n"
+    );
+    let size = client.ok("curl --silent --max-time 60 http://10.0.0.2/large | wc -c")?;
+    assert_eq!(size.trim(), LARGE.to_string());
     Ok(())
 }
