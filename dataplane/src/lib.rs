@@ -1,1 +1,18 @@
 //! Packets, batches, flow records, ports, workers, counters.
+//!
+//! See `docs/architecture.md` for the map of this crate and its invariants.
+
+pub mod capture;
+pub mod counters;
+pub mod engine;
+pub mod flow;
+pub mod function;
+pub mod objects;
+pub mod offload;
+pub mod packet;
+pub mod port;
+pub mod prefetch;
+pub mod session;
+pub mod sim;
+pub mod stats;
+pub mod time;

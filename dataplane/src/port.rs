@@ -1,0 +1,211 @@
+//! The contract between a port and the worker that polls it.
+
+use std::os::fd::RawFd;
+
+use crate::counters::{CounterReader, Counters};
+use crate::indices;
+use crate::packet::{Batch, Malformed, Pool};
+use crate::time::Time;
+
+indices! {
+    /// A port's counters.
+    pub enum PortCounter {
+        /// Packets that came in.
+        RxPackets = "rx-packets",
+        /// Bytes that came in.
+        RxBytes = "rx-bytes",
+        /// Packets that went out.
+        TxPackets = "tx-packets",
+        /// Bytes that went out.
+        TxBytes = "tx-bytes",
+        /// Packets made by cutting large segments for an egress that can't.
+        Created = "created",
+        /// Large segments that were cut.
+        Consumed = "consumed",
+        /// Notifications sent to the guest or the kernel.
+        Notifications = "notifications",
+        /// Times that a packet waited in the ring for want of a free buffer.
+        NoBuffer = "no-buffer",
+        /// Packets whose checksum was computed here as the egress could not.
+        Checksummed = "checksummed",
+    }
+}
+
+indices! {
+    /// Why a port drops packets.
+    pub enum PortDrop {
+        /// Shorter than its link header.
+        MalformedLink = "malformed-link",
+        /// An IP header with a wrong version, or cut short.
+        MalformedIp = "malformed-ip-header",
+        /// An IP length beyond the end of the frame, or shorter than its headers.
+        MalformedLength = "malformed-ip-length",
+        /// A wrong IPv4 header checksum.
+        MalformedChecksum = "malformed-ip-checksum",
+        /// IPv6 extension headers cut short, or too many.
+        MalformedExtensions = "malformed-extensions",
+        /// A transport header cut short, or whose length disagrees with the packet's.
+        MalformedTransport = "malformed-transport",
+        /// The packet went through more functions than any sensible path has.
+        Loop = "loop",
+        /// The receiver's ring or the kernel's queue was full.
+        Full = "full",
+        /// Nobody is attached to the port.
+        Down = "down",
+        /// The packet does not fit what the receiver takes.
+        TooLong = "too-long",
+        /// The guest's or the kernel's side refused the packet.
+        Refused = "refused",
+        /// A large segment, or its checksum, could not be completed for an egress that needs it.
+        Offload = "offload",
+        /// The sender's offload request (virtio-net header) made no sense.
+        BadOffload = "bad-offload",
+        /// The port was shut down while packets waited for it.
+        Stopped = "stopped",
+    }
+}
+
+impl From<Malformed> for PortDrop {
+    fn from(error: Malformed) -> Self {
+        match error {
+            Malformed::Link => Self::MalformedLink,
+            Malformed::IpHeader => Self::MalformedIp,
+            Malformed::IpLength => Self::MalformedLength,
+            Malformed::IpChecksum => Self::MalformedChecksum,
+            Malformed::Extensions => Self::MalformedExtensions,
+            Malformed::Transport => Self::MalformedTransport,
+        }
+    }
+}
+
+/// A port's block of counters, the worker's side.
+#[derive(Debug)]
+pub struct PortTally(Counters);
+
+impl Default for PortTally {
+    fn default() -> Self {
+        Self(Counters::new(
+            PortCounter::INFO.len() + PortDrop::INFO.len(),
+        ))
+    }
+}
+
+impl PortTally {
+    /// Adds to a counter.
+    #[inline]
+    pub fn add(&self, counter: PortCounter, count: u64) {
+        self.0.add(counter as usize, count);
+    }
+
+    /// Counts dropped packets.
+    #[inline]
+    pub fn drop(&self, reason: PortDrop, count: u64) {
+        self.0.add(PortCounter::INFO.len() + reason as usize, count);
+    }
+
+    /// Counts a packet that went out.
+    #[inline]
+    pub fn sent(&self, packets: u64, bytes: u64) {
+        self.add(PortCounter::TxPackets, packets);
+        self.add(PortCounter::TxBytes, bytes);
+    }
+
+    /// A handle for readers.
+    pub fn reader(&self) -> PortTallyReader {
+        PortTallyReader(self.0.reader())
+    }
+}
+
+/// A port's block of counters, from outside.
+#[derive(Clone, Debug)]
+pub struct PortTallyReader(CounterReader);
+
+impl PortTallyReader {
+    /// A counter's value.
+    pub fn get(&self, counter: PortCounter) -> u64 {
+        self.0.get(counter as usize)
+    }
+
+    /// A cell of the block: the counters, then the drops.
+    pub(crate) fn at(&self, index: usize) -> u64 {
+        self.0.get(index)
+    }
+}
+
+/// What a port may use while it moves packets.
+pub struct PortContext<'a> {
+    /// Where to take buffers from.
+    pub pool: &'a mut Pool,
+    /// The port's counters.
+    pub tally: &'a PortTally,
+    /// The time of this poll.
+    pub now: Time,
+}
+
+/// What the receiver behind a port can complete by itself, so that a packet may leave with it undone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a feature bit of virtio-net"
+)]
+pub struct Offloads {
+    /// Transport checksums.
+    pub checksum: bool,
+    /// Cutting of TCP over IPv4.
+    pub tcp4: bool,
+    /// Cutting of TCP over IPv6.
+    pub tcp6: bool,
+    /// Cutting of TCP with ECN in use.
+    pub ecn: bool,
+    /// Cutting of UDP.
+    pub udp: bool,
+}
+
+/// A port, as the worker that polls it sees it. Nothing here blocks.
+pub trait Port {
+    /// Appends packets that came in to `batch`, no more than it has room for. Counts what it drops itself (a bad
+    /// offload request); the worker counts what is received.
+    fn receive(&mut self, cx: &mut PortContext<'_>, batch: &mut Batch);
+
+    /// Sends all packets of `batch`, which is empty afterwards, in order; counts what was sent and what had to be
+    /// dropped. The worker has completed what [`Port::offloads`] leaves out.
+    fn send(&mut self, cx: &mut PortContext<'_>, batch: &mut Batch);
+
+    /// What may be left undone in the packets to send. Asked once a batch, as a guest may change its mind.
+    fn offloads(&self) -> Offloads {
+        Offloads::default()
+    }
+
+    /// Called once a poll, before receiving: picks up what control threads left (rings, memory maps). Cheap when
+    /// there is nothing.
+    fn sync(&mut self, _cx: &mut PortContext<'_>) {}
+
+    /// File descriptors that become readable when packets may have come in, and a number that changes whenever the
+    /// list does. A port without any is polled whenever its [`Port::deadline`] passes.
+    fn wakeups(&self, _fds: &mut Vec<RawFd>) -> u64 {
+        0
+    }
+
+    /// Asks to be notified of packets, before the worker sleeps; true if some are there already.
+    fn arm(&mut self) -> bool {
+        false
+    }
+
+    /// The worker is awake again and polls.
+    fn disarm(&mut self) {}
+
+    /// When the port next wants a poll even if nobody wakes the worker.
+    fn deadline(&self) -> Option<Time> {
+        None
+    }
+
+    /// Whether nothing will ever come in any more (a capture file at its end).
+    fn is_finished(&self) -> bool {
+        false
+    }
+
+    /// Packets that the port keeps inside for now.
+    fn held(&self) -> u64 {
+        0
+    }
+}

@@ -1,0 +1,212 @@
+//! Simulation: an engine with ports that are queues in memory, under a clock that the caller moves. The same
+//! functions and the same engine as in production, without threads, and repeatable.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use crate::engine::{Engine, Hop};
+use crate::flow::FlowTable;
+use crate::function::{Blueprint, Build};
+use crate::objects::Objects;
+use crate::packet::{Batch, HugePages, Offload, Pool, PoolConfig};
+use crate::port::{Offloads, Port, PortContext};
+use crate::stats::{Snapshot, WorkerStats};
+use crate::time::Time;
+
+/// A frame on a simulated wire, with what its sender left undone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// What is left to do.
+    pub offload: Offload,
+}
+
+/// Both ends of a simulated port.
+#[derive(Clone, Debug, Default)]
+pub struct Wire {
+    to_engine: Rc<RefCell<VecDeque<Frame>>>,
+    from_engine: Rc<RefCell<VecDeque<Frame>>>,
+    offloads: Offloads,
+}
+
+impl Port for Wire {
+    fn receive(&mut self, cx: &mut PortContext<'_>, batch: &mut Batch) {
+        let mut waiting = self.to_engine.borrow_mut();
+        while !batch.is_full() {
+            let Some(frame) = waiting.pop_front() else {
+                break;
+            };
+            let Some(mut packet) = cx.pool.copy_of(&frame.bytes) else {
+                waiting.push_front(frame);
+                break;
+            };
+            *packet.offload_mut() = frame.offload;
+            batch.push(packet);
+        }
+    }
+
+    fn send(&mut self, cx: &mut PortContext<'_>, batch: &mut Batch) {
+        for packet in batch.drain(..) {
+            cx.tally.sent(1, packet.len() as u64);
+            let frame = Frame {
+                bytes: packet.data().to_vec(),
+                offload: *packet.offload(),
+            };
+            self.from_engine.borrow_mut().push_back(frame);
+        }
+    }
+
+    fn offloads(&self) -> Offloads {
+        self.offloads
+    }
+}
+
+/// A simulated worker.
+pub struct Sim {
+    engine: Engine,
+    wires: Vec<Wire>,
+    /// The clock.
+    pub now: Time,
+}
+
+impl Sim {
+    /// An engine without ports and functions; `flows` is the flow table's size, `None` runs every packet through the
+    /// stages. Functions are built with `seed`.
+    ///
+    /// # Panics
+    /// When there is no memory for the packet pool.
+    pub fn new(flows: Option<usize>, functions: &[SimFunction<'_>], seed: u64) -> Self {
+        let config = PoolConfig {
+            small: 1024,
+            large: 64,
+            huge_pages: HugePages::Never,
+        };
+        let pool = Pool::new(config).expect("memory for a small packet pool");
+        let mut objects = Objects::default();
+        let built: Vec<_> = functions
+            .iter()
+            .map(|function| {
+                function.blueprint.build(&mut Build {
+                    objects: &mut objects,
+                    seed,
+                })
+            })
+            .collect();
+        let table = flows.map(|capacity| FlowTable::new(capacity, [seed, 1, 2, 3]));
+        let mut engine = Engine::new(pool, objects, table);
+        for (function, built) in functions.iter().zip(built) {
+            let interfaces = function
+                .links
+                .iter()
+                .map(|(name, hop)| ((*name).to_owned(), *hop));
+            engine.add_function(function.name, built, interfaces.collect());
+        }
+        Self {
+            engine,
+            wires: Vec::new(),
+            now: Time(1 << 30),
+        }
+    }
+
+    /// Adds a port, numbered from 0 in order, that completes nothing itself.
+    pub fn add_port(&mut self, name: &str, link: Hop) {
+        self.add_port_with(name, link, Offloads::default());
+    }
+
+    /// Adds a port that takes packets with these things undone.
+    pub fn add_port_with(&mut self, name: &str, link: Hop, offloads: Offloads) {
+        let wire = Wire {
+            offloads,
+            ..Wire::default()
+        };
+        self.wires.push(wire.clone());
+        self.engine.add_port(name, Box::new(wire), link);
+    }
+
+    /// Puts a frame on a port's wire, for the next poll.
+    pub fn inject(&mut self, port: usize, bytes: &[u8]) {
+        self.inject_with(port, bytes, Offload::default());
+    }
+
+    /// Puts a frame on a port's wire of which something is left to do.
+    pub fn inject_with(&mut self, port: usize, bytes: &[u8], offload: Offload) {
+        self.wires[port].to_engine.borrow_mut().push_back(Frame {
+            bytes: bytes.to_vec(),
+            offload,
+        });
+    }
+
+    /// Polls until nothing comes in any more, and holds the counters against the conservation law.
+    ///
+    /// # Panics
+    /// When the law does not hold.
+    pub fn run(&mut self) {
+        while self.engine.poll(self.now) > 0 {}
+        self.snapshot()
+            .check_conservation()
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Moves the clock and polls.
+    pub fn advance(&mut self, by: core::time::Duration) {
+        self.now = self.now + by;
+        self.run();
+    }
+
+    /// What a port has sent since the last call.
+    pub fn sent(&mut self, port: usize) -> Vec<Frame> {
+        self.wires[port]
+            .from_engine
+            .borrow_mut()
+            .drain(..)
+            .collect()
+    }
+
+    /// Runs one frame through and returns what came out of each port.
+    pub fn exchange(&mut self, port: usize, bytes: &[u8]) -> Vec<Vec<Vec<u8>>> {
+        self.inject(port, bytes);
+        self.run();
+        (0..self.wires.len())
+            .map(|port| {
+                self.sent(port)
+                    .into_iter()
+                    .map(|frame| frame.bytes)
+                    .collect()
+            })
+            .collect()
+    }
+
+    /// All counters.
+    pub fn snapshot(&mut self) -> Snapshot {
+        self.engine.publish_gauges();
+        WorkerStats::of(&self.engine).snapshot()
+    }
+
+    /// The engine itself.
+    pub fn engine(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+}
+
+/// A function to put into a simulation.
+pub struct SimFunction<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What builds it.
+    pub blueprint: &'a dyn Blueprint,
+    /// Its interfaces' names and where each leads.
+    pub links: Vec<(&'a str, Hop)>,
+}
+
+impl<'a> SimFunction<'a> {
+    /// An inline function.
+    pub fn inline(name: &'a str, blueprint: &'a dyn Blueprint, inside: Hop, outside: Hop) -> Self {
+        Self {
+            name,
+            blueprint,
+            links: vec![("inside", inside), ("outside", outside)],
+        }
+    }
+}
