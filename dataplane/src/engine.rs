@@ -1,8 +1,11 @@
 //! Runs packets to completion: from a port, by the flow table or the stages, to a port.
 
+use std::os::fd::RawFd;
+
+use crate::capture::Tap;
 use crate::counters::Counters;
 use crate::flow::{End, FlowKey, FlowTable, Paths, Record, Recorder, Stale, key_of};
-use crate::function::{Context, Emitted, Function, Interface, Tally, Verdict, cell};
+use crate::function::{Context, Emitted, Function, Interface, SessionInfo, Tally, Verdict, cell};
 use crate::indices;
 use crate::objects::Objects;
 use crate::offload;
@@ -57,7 +60,7 @@ pub struct PortSlot {
     pub(crate) name: String,
     pub(crate) port: Box<dyn Port>,
     pub(crate) tally: PortTally,
-    pub(crate) tap: Option<crate::capture::Tap>,
+    pub(crate) tap: Option<Tap>,
     link: Hop,
     queue: Batch,
 }
@@ -181,6 +184,7 @@ impl Engine {
         slot.tally
             .add(PortCounter::RxPackets, self.batch.len() as u64);
         slot.tally.add(PortCounter::RxBytes, bytes as u64);
+        slot.tap.take_if(|tap| tap.is_abandoned());
         if let Some(tap) = &mut slot.tap {
             self.batch
                 .iter()
@@ -447,6 +451,64 @@ impl Engine {
                 .counters
                 .set(cell::SESSIONS, slot.function.session_count() as u64);
         }
+    }
+
+    /// Ends the packets that wait: held ones stay counted as held, queued ones are sent or dropped by their port.
+    pub(crate) fn shut_down(&mut self, now: Time) {
+        for index in 0..self.ports.len() {
+            self.flush(index, now);
+        }
+        self.publish_gauges();
+    }
+
+    /// Copies a port's packets to `tap` from now on.
+    pub(crate) fn watch(&mut self, port: usize, tap: Tap) {
+        if let Some(slot) = self.ports.get_mut(port) {
+            slot.tap = Some(tap);
+        }
+    }
+
+    pub(crate) fn sessions(
+        &self,
+        function: usize,
+        now: Time,
+        cursor: usize,
+        out: &mut Vec<SessionInfo>,
+    ) -> Option<usize> {
+        let slot = self.functions.get(function)?;
+        slot.function.sessions(now, &self.objects, cursor, out)
+    }
+
+    /// Asks every port for notifications; true if packets are there already.
+    pub(crate) fn arm(&mut self) -> bool {
+        // Every port is armed, also when the first has packets: disarming is done for all.
+        self.ports
+            .iter_mut()
+            .fold(false, |ready, slot| slot.port.arm() | ready)
+    }
+
+    pub(crate) fn disarm(&mut self) {
+        self.ports.iter_mut().for_each(|slot| slot.port.disarm());
+    }
+
+    /// The descriptors to sleep on, and a number that changes whenever they do.
+    pub(crate) fn wakeups(&self, descriptors: &mut Vec<RawFd>) -> u64 {
+        self.ports.iter().fold(1, |generation, slot| {
+            generation
+                .wrapping_mul(31)
+                .wrapping_add(slot.port.wakeups(descriptors))
+        })
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        self.ports
+            .iter()
+            .filter_map(|slot| slot.port.deadline())
+            .min()
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.ports.iter().all(|slot| slot.port.is_finished())
     }
 
     /// Replaces the flow table; every flow runs the stages once more.

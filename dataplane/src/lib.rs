@@ -16,3 +16,4 @@ pub mod session;
 pub mod sim;
 pub mod stats;
 pub mod time;
+pub mod worker;
