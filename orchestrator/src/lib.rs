@@ -1,2 +1,6 @@
 //! YAML to a running chain; command line, control socket, capture.
 #![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod diagnostic;
+pub mod spec;

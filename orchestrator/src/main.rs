@@ -1,4 +1,8 @@
 //! The `chainplane` program.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    chainplane::cli::main()
+}

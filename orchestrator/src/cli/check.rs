@@ -1,0 +1,86 @@
+//! `chainplane check`: the chains as a drawing.
+
+use std::fmt::Write as _;
+use std::path::Path as FilePath;
+use std::process::ExitCode;
+
+use super::{load, print};
+use crate::spec::model::{Endpoint, Path};
+use crate::spec::{Model, interface_name};
+
+/// Widest line of a drawing.
+const WIDTH: usize = 78;
+
+/// Checks `file` and prints what it describes.
+pub fn run(file: &FilePath) -> Result<ExitCode, ExitCode> {
+    let model = load(file)?;
+    print(&summary(&model))
+}
+
+/// What the configuration describes, in a few lines.
+fn summary(model: &Model) -> String {
+    let mut out = String::new();
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let _ = writeln!(
+        out,
+        "{}: {}, {}, {}, {}\n",
+        model.name,
+        count(model.workers.len(), "worker"),
+        count(model.ports.len(), "port"),
+        count(model.functions.len(), "function"),
+        count(model.paths.iter().filter(|p| p.part == 0).count(), "chain"),
+    );
+    let widest = model.paths.iter().map(|p| p.chain.len()).max().unwrap_or(0);
+    for path in &model.paths {
+        let name = if path.part == 0 { path.chain.as_str() } else { "" };
+        draw(&mut out, name, widest, &words(model, path));
+    }
+    let _ = writeln!(out, "\nright");
+    out
+}
+
+/// One path, folded where it is too long for a line.
+fn draw(out: &mut String, name: &str, widest: usize, words: &[String]) {
+    let mut line = format!("  {name:widest$}  ");
+    let indent = line.len() + 2;
+    for (index, word) in words.iter().enumerate() {
+        let joint = if index == 0 { "" } else { " -- " };
+        if line.len() + joint.len() + word.len() > WIDTH && index > 0 {
+            let _ = writeln!(out, "{line} --");
+            line = " ".repeat(indent);
+            line.push_str(word);
+        } else {
+            line.push_str(joint);
+            line.push_str(word);
+        }
+    }
+    let _ = writeln!(out, "{line}");
+}
+
+fn words(model: &Model, path: &Path) -> Vec<String> {
+    let stage = |&function: &usize| {
+        let function = &model.functions[function];
+        format!("({} {})", function.config.kind(), function.name)
+    };
+    let mut words = vec![endpoint(model, path.left)];
+    words.extend(path.stages.iter().map(stage));
+    words.push(endpoint(model, path.right));
+    words
+}
+
+fn endpoint(model: &Model, endpoint: Endpoint) -> String {
+    match endpoint {
+        Endpoint::Port(port) => {
+            let port = &model.ports[port];
+            format!("[{} {}]", port.config.kind(), port.name)
+        }
+        Endpoint::Junction {
+            function,
+            interface,
+        } => {
+            let function = &model.functions[function];
+            let interface = interface_name(&function.config, interface);
+            format!("<{} {}.{interface}>", function.config.kind(), function.name)
+        }
+    }
+}
