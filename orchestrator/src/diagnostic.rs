@@ -234,7 +234,8 @@ fn floor(text: &str, at: usize) -> usize {
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        if c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
         {
             out.extend(c.escape_unicode());
         } else {
@@ -246,14 +247,20 @@ pub fn printable(text: &str) -> String {
 
 /// The one of `known` that `word` is probably a slip of, if any is near enough.
 pub fn near_miss<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    if word.len() > 64 {
+    let length = word.chars().count();
+    if !(2..=64).contains(&length) {
         return None;
     }
     let lower = word.to_lowercase();
-    let allowed = (word.chars().count() / 3).clamp(1, 3);
+    let allowed = (length / 3).clamp(1, 3);
     known
         .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_lowercase()), name))
+        .map(|name| {
+            (
+                strsim::damerau_levenshtein(&lower, &name.to_lowercase()),
+                name,
+            )
+        })
         .filter(|&(distance, _)| distance <= allowed)
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, name)| name)
@@ -264,7 +271,11 @@ pub fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clo
     if let Some(name) = near_miss(word, known.clone()) {
         return format!("did you mean `{name}`?");
     }
-    let names: Vec<_> = known.into_iter().take(13).map(|n| format!("`{n}`")).collect();
+    let names: Vec<_> = known
+        .into_iter()
+        .take(13)
+        .map(|n| format!("`{n}`"))
+        .collect();
     match names.len() {
         0 => String::new(),
         1 => format!("expected {}", names[0]),

@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use chainplane_dataplane::packet::Mac;
+
 use super::{fail, load, print};
 use crate::diagnostic::suggestion;
 use crate::spec::Model;
-use crate::spec::address::Mac;
 use crate::spec::file::{Port, Role, VhostUser};
 
 /// Prints the settings that attach a machine to `port` of `file`.
@@ -60,27 +61,42 @@ impl<'p> Machine<'p> {
             config,
             id: name.replace('.', "-"),
             socket: here.join(&config.socket).display().to_string(),
-            mac: config.mac.unwrap_or_else(|| stable_mac(name)),
+            mac: config.mac.map_or_else(|| Mac::local(name), |mac| mac.0),
             listens: config.role == Role::Client,
         }
     }
 
     fn qemu(&self) -> String {
-        let Self { id, socket, mac, config, .. } = self;
+        let Self {
+            id,
+            socket,
+            mac,
+            config,
+            ..
+        } = self;
         let socket = socket.replace(',', ",,");
-        let server = if self.listens { ",server=on,wait=off" } else { ",reconnect=1" };
+        let server = if self.listens {
+            ",server=on,wait=off"
+        } else {
+            ",reconnect=1"
+        };
         let queues = config.queues;
         let multi = if queues > 1 {
             format!(",mq=on,vectors={}", 2 * u32::from(queues) + 2)
         } else {
             String::new()
         };
-        let mtu = config.mtu.map_or_else(String::new, |mtu| format!(",host_mtu={mtu}"));
+        let mtu = config
+            .mtu
+            .map_or_else(String::new, |mtu| format!(",host_mtu={mtu}"));
         let lines = [
             "# QEMU: the machine's memory must be shared; its size is yours to choose".to_owned(),
             "  -object memory-backend-memfd,id=mem,size=1G,share=on -m 1G".into(),
             "  -machine q35,memory-backend=mem".into(),
-            format!("  -chardev socket,id=chr-{id},path={}{server}", quote(&socket)),
+            format!(
+                "  -chardev socket,id=chr-{id},path={}{server}",
+                quote(&socket)
+            ),
             format!("  -netdev vhost-user,id=net-{id},chardev=chr-{id},queues={queues}"),
             format!("  -device virtio-net-pci,netdev=net-{id},mac={mac}{multi}{mtu}"),
         ];
@@ -97,10 +113,19 @@ impl<'p> Machine<'p> {
         );
         let _ = writeln!(out, "    <mac address='{mac}'/>");
         if self.listens {
-            let _ = writeln!(out, "    <source type='unix' path='{socket}' mode='server'/>");
+            let _ = writeln!(
+                out,
+                "    <source type='unix' path='{socket}' mode='server'/>"
+            );
         } else {
-            let _ = writeln!(out, "    <source type='unix' path='{socket}' mode='client'>");
-            let _ = writeln!(out, "      <reconnect enabled='yes' timeout='1'/>\n    </source>");
+            let _ = writeln!(
+                out,
+                "    <source type='unix' path='{socket}' mode='client'>"
+            );
+            let _ = writeln!(
+                out,
+                "      <reconnect enabled='yes' timeout='1'/>\n    </source>"
+            );
         }
         let _ = writeln!(out, "    <model type='virtio'/>");
         if config.queues > 1 {
@@ -115,8 +140,14 @@ impl<'p> Machine<'p> {
 
     fn cloud_hypervisor(&self) -> String {
         let Self { mac, config, .. } = self;
-        let mode = if self.listens { ",vhost_mode=server" } else { "" };
-        let mtu = config.mtu.map_or_else(String::new, |mtu| format!(",mtu={mtu}"));
+        let mode = if self.listens {
+            ",vhost_mode=server"
+        } else {
+            ""
+        };
+        let mtu = config
+            .mtu
+            .map_or_else(String::new, |mtu| format!(",mtu={mtu}"));
         let net = format!(
             "vhost_user=true,socket={},num_queues={},mac={mac}{mode}{mtu}",
             self.socket,
@@ -127,15 +158,6 @@ impl<'p> Machine<'p> {
             quote(&net)
         )
     }
-}
-
-/// A locally administered address that is the same for the same name at every call (FNV-1a).
-fn stable_mac(name: &str) -> Mac {
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let b = hash.to_be_bytes();
-    Mac([0x52, 0x54, 0x00, b[0] ^ b[3], b[1] ^ b[4], b[2] ^ b[5]])
 }
 
 /// `text` as one word for a shell.

@@ -5,8 +5,8 @@ use std::path::Path as FilePath;
 use std::process::ExitCode;
 
 use super::{load, print};
+use crate::spec::Model;
 use crate::spec::model::{Endpoint, Path};
-use crate::spec::{Model, interface_name};
 
 /// Widest line of a drawing.
 const WIDTH: usize = 78;
@@ -32,7 +32,11 @@ fn summary(model: &Model) -> String {
     );
     let widest = model.paths.iter().map(|p| p.chain.len()).max().unwrap_or(0);
     for path in &model.paths {
-        let name = if path.part == 0 { path.chain.as_str() } else { "" };
+        let name = if path.part == 0 {
+            path.chain.as_str()
+        } else {
+            ""
+        };
         draw(&mut out, name, widest, &words(model, path));
     }
     let _ = writeln!(out, "\nright");
@@ -79,7 +83,7 @@ fn endpoint(model: &Model, endpoint: Endpoint) -> String {
             interface,
         } => {
             let function = &model.functions[function];
-            let interface = interface_name(&function.config, interface);
+            let interface = &function.interfaces[interface];
             format!("<{} {}.{interface}>", function.config.kind(), function.name)
         }
     }

@@ -3,7 +3,6 @@
 //! `yaml` knows the syntax, `file` the shape, `check` the sense; `function` is the seam to `nf`.
 //! All of it takes hostile bytes: sizes are bounded before anything is walked.
 
-pub mod address;
 mod check;
 pub mod file;
 mod function;
@@ -19,7 +18,6 @@ use std::path::Path;
 use crate::diagnostic::{Diagnostic, Place, Report};
 
 pub use check::Environment;
-pub use function::Shape;
 pub use model::Model;
 
 /// Reads and checks the file at `path`.
@@ -31,7 +29,11 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Model, Box<Report>
         Ok(text) => parse(&text, path, environment),
         Err(message) => {
             let name = path.display().to_string();
-            Err(Box::new(Report::new(&name, "", vec![Diagnostic::new(message)])))
+            Err(Box::new(Report::new(
+                &name,
+                "",
+                vec![Diagnostic::new(message)],
+            )))
         }
     }
 }
@@ -75,7 +77,7 @@ fn read_file(path: &Path) -> Result<String, String> {
     }
     String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
-        let line = e.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;
+        let line = e.as_bytes()[..at].split(|b| *b == b'\n').count();
         format!("not UTF-8 text (line {line})")
     })
 }

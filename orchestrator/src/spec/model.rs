@@ -67,6 +67,8 @@ pub struct NamedFunction {
     pub name: String,
     /// As in the file.
     pub config: FunctionConfig,
+    /// Names of its interfaces where it is a junction, in the order of their numbers.
+    pub interfaces: Vec<String>,
 }
 
 /// A bidirectional path: packets from `left` run `stages` in order and leave at `right`; packets
@@ -94,7 +96,7 @@ pub enum Endpoint {
     Junction {
         /// Index into [`Model::functions`].
         function: usize,
-        /// Index into the interfaces of the function's shape.
+        /// Index into [`NamedFunction::interfaces`].
         interface: usize,
     },
 }

@@ -10,7 +10,14 @@ use crate::diagnostic::{Diagnostic, Place, suggestion};
 
 /// The keys at the top of the file.
 const SECTIONS: [&str; 8] = [
-    "version", "workers", "control", "flows", "packets", "ports", "functions", "chains",
+    "version",
+    "workers",
+    "control",
+    "flows",
+    "packets",
+    "ports",
+    "functions",
+    "chains",
 ];
 
 /// The versions of the format that are understood.
@@ -79,7 +86,11 @@ impl Reader<'_> {
         }
         for needed in ["version", "ports", "chains"] {
             if !found.contains(&needed) {
-                let help = if needed == "version" { "begin with `version: 1`" } else { "" };
+                let help = if needed == "version" {
+                    "begin with `version: 1`"
+                } else {
+                    ""
+                };
                 let message = format!("`{needed}` is missing");
                 self.errors.push(Diagnostic::new(message).help(help));
             }
@@ -97,7 +108,11 @@ impl Reader<'_> {
         if let Some(version) = self.value::<u64>(key, value)
             && version != VERSION
         {
-            self.error(value, &format!("version {version} is not known"), "write `version: 1`");
+            self.error(
+                value,
+                &format!("version {version} is not known"),
+                "write `version: 1`",
+            );
         }
     }
 

@@ -2,20 +2,21 @@
 
 use std::net::IpAddr;
 
+use chainplane_nf::config::{ClaimRole, Prefix};
+
 use super::Checker;
 use super::chains::{Chain, End};
 use crate::diagnostic::{Diagnostic, Place, YamlPath};
 use crate::spec::file::Port;
-use crate::spec::function::{Claim, Holding};
 use crate::yaml_path;
 
-/// Checks every two functions, and every chain's two ends.
+/// Checks every two holders of addresses, and every chain's two ends.
 pub fn check(checker: &mut Checker<'_>, chains: &[Chain]) {
-    let claims = claims(checker);
-    for (at, (owner, claim)) in claims.iter().enumerate() {
-        for (other, earlier) in &claims[..at] {
-            if owner != other && claim.clashes(earlier) {
-                overlap(checker, claim, earlier);
+    let held = all(checker);
+    for (at, this) in held.iter().enumerate() {
+        for earlier in &held[..at] {
+            if clash(checker, this, earlier) {
+                overlap(checker, this, earlier);
             }
         }
     }
@@ -24,49 +25,118 @@ pub fn check(checker: &mut Checker<'_>, chains: &[Chain]) {
     }
 }
 
-fn claims(checker: &Checker<'_>) -> Vec<(usize, Claim)> {
-    let mut claims = Vec::new();
-    for (index, (name, function)) in checker.spec.functions.iter().enumerate() {
-        if let Some(function) = function {
-            claims.extend(function.claims(name).into_iter().map(|claim| (index, claim)));
-        }
-    }
-    claims
+/// Who holds addresses: indices of the specification.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Function(usize),
+    Guest(usize),
 }
 
-fn overlap(checker: &mut Checker<'_>, claim: &Claim, earlier: &Claim) {
-    let (this, other) = (claim.holding.words(), earlier.holding.words());
+/// Addresses that someone holds.
+struct Held {
+    owner: Owner,
+    /// What for; `None` for a guest's own.
+    role: Option<ClaimRole>,
+    prefix: Prefix,
+    path: YamlPath,
+}
+
+impl Held {
+    fn words(&self) -> &'static str {
+        match self.role {
+            None => "guest address",
+            Some(ClaimRole::Interface) => "interface address",
+            Some(ClaimRole::Subnet) => "subnet",
+            Some(ClaimRole::Pool) => "pool",
+            Some(ClaimRole::Virtual) => "virtual address",
+        }
+    }
+}
+
+fn all(checker: &Checker<'_>) -> Vec<Held> {
+    let mut held = Vec::new();
+    for (index, (name, function)) in checker.spec.functions.iter().enumerate() {
+        let claims = function.iter().flat_map(|function| function.claims(name));
+        held.extend(claims.map(|(claim, path)| Held {
+            owner: Owner::Function(index),
+            role: Some(claim.role),
+            prefix: claim.prefix,
+            path,
+        }));
+    }
+    for index in 0..checker.spec.ports.len() {
+        let addresses = at_end(checker, End::Port(index)).into_iter();
+        held.extend(addresses.map(|(address, path)| Held {
+            owner: Owner::Guest(index),
+            role: None,
+            prefix: Prefix::host(address),
+            path,
+        }));
+    }
+    held
+}
+
+/// Whether two can't both hold what they share.
+fn clash(checker: &Checker<'_>, this: &Held, other: &Held) -> bool {
+    use ClaimRole::{Interface, Subnet, Virtual};
+    if !this.prefix.overlaps(&other.prefix) {
+        return false;
+    }
+    let same_owner = this.owner == other.owner;
+    match (this.role, other.role) {
+        // The subnets of one router are disjoint. Two routers may have the same: tenants do.
+        (Some(Subnet), Some(Subnet)) => same_owner && this.path != other.path,
+        // Pools and virtual addresses may lie in a subnet, and are then answered for on the link.
+        // Whether two hosts' addresses meet depends on the chains: see `link`.
+        (Some(Subnet), _)
+        | (_, Some(Subnet))
+        | (Some(Interface) | None, Some(Interface) | None) => false,
+        (Some(Virtual), Some(Virtual)) => {
+            let function = |owner| match owner {
+                Owner::Function(index) => checker.spec.functions[index].1.as_ref(),
+                Owner::Guest(_) => None,
+            };
+            let pair = function(this.owner).zip(function(other.owner));
+            !same_owner && !pair.is_some_and(|(a, b)| a.serves_beside(b))
+        }
+        _ => !same_owner,
+    }
+}
+
+fn overlap(checker: &mut Checker<'_>, this: &Held, earlier: &Held) {
+    let (words, other) = (this.words(), earlier.words());
+    let message = format!(
+        "{words} {} overlaps {other} {}",
+        this.prefix, earlier.prefix
+    );
     checker.report(
-        Diagnostic::at_value(
-            claim.path.clone(),
-            format!("{this} {claim} overlaps {other} {earlier}"),
-        )
-        .related(Place::Value(earlier.path.clone()), other)
-        .help("each address belongs to one function"),
+        Diagnostic::at_value(this.path.clone(), message)
+            .related(Place::Value(earlier.path.clone()), format!("the {other}")),
     );
 }
 
 /// The addresses at one end of a link, each with its place.
-fn held(checker: &Checker<'_>, end: End) -> Vec<(IpAddr, YamlPath)> {
+fn at_end(checker: &Checker<'_>, end: End) -> Vec<(IpAddr, YamlPath)> {
     match end {
         End::Port(index) => {
             let (name, port) = &checker.spec.ports[index];
             let Some(Port::EmbeddedGuest(guest)) = port else {
                 return Vec::new();
             };
+            let path = |i| yaml_path!["ports", name, "embedded-guest", "address", i];
             let addresses = guest.address.iter().enumerate();
-            addresses
-                .map(|(i, a)| {
-                    let path = yaml_path!["ports", name, "embedded-guest", "address", i];
-                    (a.address(), path)
-                })
-                .collect()
+            addresses.map(|(i, a)| (a.address, path(i))).collect()
         }
         End::Junction(index, interface) => {
             let (name, function) = &checker.spec.functions[index];
             let Some(function) = function else {
                 return Vec::new();
             };
+            let names = function
+                .junction()
+                .map(|j| j.interfaces)
+                .unwrap_or_default();
+            let interface = names.get(interface).map_or("", String::as_str);
             function.interface_addresses(name, interface)
         }
     }
@@ -74,34 +144,17 @@ fn held(checker: &Checker<'_>, end: End) -> Vec<(IpAddr, YamlPath)> {
 
 /// The two ends of a chain are on one link: no address stands at both.
 fn link(checker: &mut Checker<'_>, chain: &Chain) {
-    let left = held(checker, chain.left);
-    let right = held(checker, chain.right);
-    for (address, path) in right {
+    let left = at_end(checker, chain.left);
+    for (address, path) in at_end(checker, chain.right) {
         if let Some((_, first)) = left.iter().find(|(other, _)| *other == address) {
+            let message = format!(
+                "both ends of chain `{}` have the address {address}",
+                chain.name
+            );
             checker.report(
-                Diagnostic::at_value(
-                    path,
-                    format!("both ends of chain `{}` have the address {address}", chain.name),
-                )
-                .related(Place::Value(first.clone()), "the left end"),
+                Diagnostic::at_value(path, message)
+                    .related(Place::Value(first.clone()), "the left end"),
             );
         }
-    }
-}
-
-impl Claim {
-    /// Whether two functions can't both hold these.
-    fn clashes(&self, other: &Self) -> bool {
-        let overlap = self.first.is_ipv4() == other.first.is_ipv4()
-            && self.first <= other.last
-            && other.first <= self.last;
-        let legal = match (&self.holding, &other.holding) {
-            // Tenants may use the same addresses behind routers of their own.
-            (Holding::Interface, Holding::Interface) => true,
-            // One address may offer several services.
-            (Holding::Service(a), Holding::Service(b)) => a != b,
-            _ => false,
-        };
-        overlap && !legal
     }
 }

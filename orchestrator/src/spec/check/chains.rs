@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::Checker;
 use crate::diagnostic::{Diagnostic, Place, YamlPath, near_miss, suggestion};
 use crate::spec::file::Word;
-use crate::spec::function::{Function, Shape};
+use crate::spec::function::Function;
 use crate::spec::model::{Endpoint, Path};
 use crate::yaml_path;
 
@@ -70,8 +70,11 @@ pub fn resolve(checker: &mut Checker<'_>) -> Vec<Chain> {
 fn chain(checker: &mut Checker<'_>, used: &mut Used, name: &str, words: &[Word]) -> Option<Chain> {
     if words.len() < 2 {
         checker.report(
-            Diagnostic::at_key(yaml_path!["chains", name], format!("chain `{name}` has no two ends"))
-                .help("a chain is a list: endpoint, inline functions, endpoint"),
+            Diagnostic::at_key(
+                yaml_path!["chains", name],
+                format!("chain `{name}` has no two ends"),
+            )
+            .help("a chain is a list: endpoint, inline functions, endpoint"),
         );
     }
     let last = words.len().saturating_sub(1);
@@ -115,7 +118,11 @@ fn meaning(
     if let Some(index) = spec.ports.iter().position(|(name, _)| *name == word.name) {
         return Some(Meaning::Port(index));
     }
-    if let Some(index) = spec.functions.iter().position(|(name, _)| *name == word.name) {
+    if let Some(index) = spec
+        .functions
+        .iter()
+        .position(|(name, _)| *name == word.name)
+    {
         return Some(Meaning::Function(index));
     }
     let ports = spec.ports.iter().map(|(name, _)| name.as_str());
@@ -168,29 +175,29 @@ fn end(
         used.functions.insert(index, at.clone());
         return None;
     };
-    match function.shape() {
-        Shape::Junction { interfaces, .. } => {
-            used.functions.insert(index, at.clone());
-            let interface = interface(checker, used, word, index, &interfaces, at)?;
-            let first = used.interfaces.insert((index, interface), at.clone());
-            if let Some(first) = first {
-                checker.report(
-                    Diagnostic::at_value(at.clone(), format!("`{word}` is connected twice"))
-                        .related(Place::Value(first), "the first")
-                        .help("an interface stands at one end of one chain"),
-                );
-                return None;
-            }
-            Some(End::Junction(index, interface))
-        }
-        Shape::Inline | Shape::Guest => {
-            used.functions.entry(index).or_insert_with(|| at.clone());
-            let kind = function.kind();
-            let help = "the ends of a chain are ports and interfaces of junctions";
-            wrong(checker, at, format!("{kind} `{name}` can't end a chain"), help);
-            None
-        }
+    let Some(junction) = function.junction() else {
+        used.functions.entry(index).or_insert_with(|| at.clone());
+        let kind = function.kind();
+        let help = "the ends of a chain are ports and interfaces of junctions";
+        wrong(
+            checker,
+            at,
+            format!("{kind} `{name}` can't end a chain"),
+            help,
+        );
+        return None;
+    };
+    used.functions.insert(index, at.clone());
+    let interface = interface(checker, used, word, index, &junction.interfaces, at)?;
+    if let Some(first) = used.interfaces.insert((index, interface), at.clone()) {
+        checker.report(
+            Diagnostic::at_value(at.clone(), format!("`{word}` is connected twice"))
+                .related(Place::Value(first), "the first")
+                .help("an interface stands at one end of one chain"),
+        );
+        return None;
     }
+    Some(End::Junction(index, interface))
 }
 
 fn port_twice(checker: &mut Checker<'_>, name: &str, first: YamlPath, at: &YamlPath) {
@@ -219,7 +226,12 @@ fn interface(
     let Some(wanted) = &word.interface else {
         let example = interfaces.first().map_or("NAME", String::as_str);
         let message = format!("`{}` needs an interface here", word.name);
-        wrong(checker, at, message, &format!("as `{}.{example}`", word.name));
+        wrong(
+            checker,
+            at,
+            message,
+            &format!("as `{}.{example}`", word.name),
+        );
         // Which of them is meant, no one knows.
         for interface in 0..interfaces.len() {
             used.interfaces.entry((index, interface)).or_default();
@@ -249,7 +261,12 @@ fn stage(
         Meaning::Port(index) => {
             used.ports.entry(index).or_insert_with(|| at.clone());
             let help = "ports are the ends of a chain";
-            wrong(checker, at, format!("port `{name}` in the middle of a chain"), help);
+            wrong(
+                checker,
+                at,
+                format!("port `{name}` in the middle of a chain"),
+                help,
+            );
             return None;
         }
         Meaning::Function(index) => index,
@@ -258,9 +275,9 @@ fn stage(
         used.functions.insert(index, at.clone());
         return None;
     };
-    if let Shape::Junction { interfaces, .. } = function.shape() {
+    if let Some(junction) = function.junction() {
         used.functions.insert(index, at.clone());
-        for interface in 0..interfaces.len() {
+        for interface in 0..junction.interfaces.len() {
             used.interfaces.entry((index, interface)).or_default();
         }
         let help = "a junction's interfaces are the ends of chains: make it two chains";
@@ -276,7 +293,9 @@ fn stage(
         checker.report(
             Diagnostic::at_value(at.clone(), format!("`{name}` stands in a chain twice"))
                 .related(Place::Value(first), "the first")
-                .help("the same rules in two chains are two functions; a YAML anchor shares the text"),
+                .help(
+                    "the same rules in two chains are two functions; a YAML anchor shares the text",
+                ),
         );
         return None;
     }
@@ -289,8 +308,11 @@ fn unused(checker: &mut Checker<'_>, used: &Used) {
     for (index, (name, _)) in spec.ports.iter().enumerate() {
         if !used.ports.contains_key(&index) && !used.meant.contains(name) {
             checker.report(
-                Diagnostic::at_key(yaml_path!["ports", name], format!("port `{name}` stands in no chain"))
-                    .help("name it at an end of a chain, or remove it"),
+                Diagnostic::at_key(
+                    yaml_path!["ports", name],
+                    format!("port `{name}` stands in no chain"),
+                )
+                .help("name it at an end of a chain, or remove it"),
             );
         }
     }
@@ -306,9 +328,10 @@ fn unused(checker: &mut Checker<'_>, used: &Used) {
             continue;
         }
         let Some(function) = function else { continue };
-        let Shape::Junction { interfaces, .. } = function.shape() else {
-            continue;
-        };
+        let interfaces = function
+            .junction()
+            .map(|j| j.interfaces)
+            .unwrap_or_default();
         for (i, interface) in interfaces.iter().enumerate() {
             let word = format!("{name}.{interface}");
             if !used.interfaces.contains_key(&(index, i)) && !used.meant.contains(&word) {

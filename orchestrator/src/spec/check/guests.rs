@@ -41,10 +41,16 @@ fn gateways(checker: &mut Checker<'_>, guest: &EmbeddedGuest, at: &YamlPath) {
         let same = |other: &IpAddr| other.is_ipv4() == gateway.is_ipv4();
         if guest.gateway[..index].iter().any(same) {
             checker.value(path, "a second gateway of the same IP version");
-        } else if !guest.address.iter().any(|a| a.prefix().contains(*gateway)) {
-            checker.value(path, format!("gateway {gateway} is on none of the guest's subnets"));
-        } else if guest.address.iter().any(|a| a.address() == *gateway) {
-            checker.value(path, format!("gateway {gateway} is the guest's own address"));
+        } else if !guest.address.iter().any(|a| a.subnet().contains(*gateway)) {
+            checker.value(
+                path,
+                format!("gateway {gateway} is on none of the guest's subnets"),
+            );
+        } else if guest.address.iter().any(|a| a.address == *gateway) {
+            checker.value(
+                path,
+                format!("gateway {gateway} is the guest's own address"),
+            );
         }
     }
 }
@@ -79,11 +85,20 @@ fn one_task(checker: &mut Checker<'_>, guest: &EmbeddedGuest, task: &Task, at: &
         }
     }
     let version = if target.is_ipv4() { 4 } else { 6 };
-    let own = |a: &&_| InterfaceVersion::of(*a) == version;
-    let subnet = guest.address.iter().any(|a| a.prefix().contains(target));
-    let gateway = guest.gateway.iter().any(|g| g.is_ipv4() == target.is_ipv4());
-    if !guest.address.iter().any(|a| own(&a)) {
-        checker.value(join(&at, whom), format!("the guest has no IPv{version} address"));
+    let subnet = guest.address.iter().any(|a| a.subnet().contains(target));
+    let gateway = guest
+        .gateway
+        .iter()
+        .any(|g| g.is_ipv4() == target.is_ipv4());
+    if !guest
+        .address
+        .iter()
+        .any(|a| a.address.is_ipv4() == target.is_ipv4())
+    {
+        checker.value(
+            join(&at, whom),
+            format!("the guest has no IPv{version} address"),
+        );
     } else if !subnet && !gateway {
         let message = format!("{target} is on no subnet of the guest, and it has no gateway");
         checker.value(join(&at, whom), message);

@@ -3,7 +3,7 @@
 use super::Checker;
 use super::chains::{Chain, End};
 use crate::diagnostic::Diagnostic;
-use crate::spec::function::{Function, Shape};
+use crate::spec::function::Function;
 use crate::yaml_path;
 
 /// Reports each chain that closes a loop among junctions that don't lower the TTL.
@@ -13,8 +13,8 @@ pub fn check(checker: &mut Checker<'_>, chains: &[Chain]) {
         .functions
         .iter()
         .map(|(_, function)| {
-            let shape = function.as_ref().map(Function::shape);
-            matches!(shape, Some(Shape::Junction { decrements_ttl: false, .. }))
+            let junction = function.as_ref().and_then(Function::junction);
+            junction.is_some_and(|junction| !junction.decrements_ttl)
         })
         .collect();
     for closing in closing(&circling, chains) {

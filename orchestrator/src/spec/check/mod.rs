@@ -56,7 +56,7 @@ impl Checker<'_> {
     }
 
     /// Reports a number outside its range.
-    fn range<T: PartialOrd + std::fmt::Display>(
+    fn range<T: PartialOrd + Copy + std::fmt::Display>(
         &mut self,
         path: YamlPath,
         value: T,
@@ -172,11 +172,13 @@ fn numbered(checker: &Checker<'_>) -> Numbered {
     let (mut functions, mut network, mut sides) = (Vec::new(), HashMap::new(), HashMap::new());
     for (index, (name, function)) in checker.spec.functions.iter().enumerate() {
         match function {
-            Some(Function::Network(config)) => {
+            Some(function @ Function::Network(config)) => {
                 network.insert(index, functions.len());
+                let junction = function.junction();
                 functions.push(NamedFunction {
                     name: name.clone(),
                     config: config.clone(),
+                    interfaces: junction.map(|j| j.interfaces).unwrap_or_default(),
                 });
             }
             Some(Function::Guest(guest)) => {

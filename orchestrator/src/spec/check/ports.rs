@@ -2,9 +2,10 @@
 
 use std::path::{Path as FilePath, PathBuf};
 
+use chainplane_nf::config::Mac;
+
 use super::{Checker, Once, guests, join};
 use crate::diagnostic::{Diagnostic, YamlPath};
-use crate::spec::address::Mac;
 use crate::spec::file::{
     AfPacket, Generator, GuestSide, Offloads, Pcap, Port, Protocol, Role, Tap, VhostUser,
 };
@@ -54,7 +55,7 @@ pub fn check(checker: &mut Checker<'_>, control: &FilePath) {
             }
             Some(function) => {
                 for (mac, path) in function.macs(name) {
-                    shared.macs.add(checker, mac, &mac.to_string(), path);
+                    shared.macs.add(checker, mac, &mac.0.to_string(), path);
                 }
             }
             None => {}
@@ -82,7 +83,9 @@ fn vhost_user(checker: &mut Checker<'_>, shared: &mut Shared, port: &VhostUser, 
     let path = join(at, "socket");
     socket_path(checker, &port.socket, path.clone());
     let shown = port.socket.display().to_string();
-    shared.sockets.add(checker, port.socket.clone(), &shown, path);
+    shared
+        .sockets
+        .add(checker, port.socket.clone(), &shown, path);
     checker.range(join(at, "queues"), port.queues, 1..=16);
     if let Some(mtu) = port.mtu {
         checker.range(join(at, "mtu"), mtu, MTU);
@@ -97,8 +100,11 @@ fn vhost_user(checker: &mut Checker<'_>, shared: &mut Shared, port: &VhostUser, 
     for (key, given) in owned {
         if given && port.role == Role::Client {
             checker.report(
-                Diagnostic::at_key(join(at, key), format!("a client's socket has no `{key}` to set"))
-                    .help("the virtual machine's side makes the socket; or let `role` be `server`"),
+                Diagnostic::at_key(
+                    join(at, key),
+                    format!("a client's socket has no `{key}` to set"),
+                )
+                .help("the virtual machine's side makes the socket; or let `role` be `server`"),
             );
         }
     }
@@ -108,10 +114,16 @@ fn vhost_user(checker: &mut Checker<'_>, shared: &mut Shared, port: &VhostUser, 
 pub fn socket_path(checker: &mut Checker<'_>, socket: &FilePath, at: YamlPath) {
     let bytes = socket.as_os_str().as_encoded_bytes();
     if bytes.is_empty() || bytes.contains(&0) || bytes.ends_with(b"/") {
-        checker.value(at, format!("`{}` is no path for a socket", socket.display()));
+        checker.value(
+            at,
+            format!("`{}` is no path for a socket", socket.display()),
+        );
     } else if bytes.len() > SOCKET_PATH {
         let length = bytes.len();
-        checker.value(at, format!("a socket path of {length} bytes; {SOCKET_PATH} is the most"));
+        checker.value(
+            at,
+            format!("a socket path of {length} bytes; {SOCKET_PATH} is the most"),
+        );
     }
 }
 
@@ -130,15 +142,17 @@ fn offloads(checker: &mut Checker<'_>, offloads: Offloads, at: &YamlPath) {
 fn mac(checker: &mut Checker<'_>, shared: &mut Shared, mac: Option<Mac>, at: &YamlPath) {
     if let Some(mac) = mac {
         unicast(checker, mac, join(at, "mac"));
-        shared.macs.add(checker, mac, &mac.to_string(), join(at, "mac"));
+        shared
+            .macs
+            .add(checker, mac, &mac.0.to_string(), join(at, "mac"));
     }
 }
 
 fn unicast(checker: &mut Checker<'_>, mac: Mac, at: YamlPath) {
-    let bytes = mac.0;
+    let bytes = mac.0.0;
     if bytes[0] & 1 != 0 || bytes == [0; 6] {
         checker.report(
-            Diagnostic::at_value(at, format!("`{mac}` is no address of one interface"))
+            Diagnostic::at_value(at, format!("`{}` is no address of one interface", mac.0))
                 .help("the first byte is even, as 02, and not all bytes are 0"),
         );
     }
@@ -150,7 +164,10 @@ fn interface_name(checker: &mut Checker<'_>, shared: &mut Shared, name: &str, at
         checker.value(at, format!("`{name}` is no interface's name"));
     } else if name.len() > INTERFACE {
         let length = name.len();
-        checker.value(at, format!("an interface's name of {length} bytes; {INTERFACE} is the most"));
+        checker.value(
+            at,
+            format!("an interface's name of {length} bytes; {INTERFACE} is the most"),
+        );
     } else {
         shared.interfaces.add(checker, name.to_owned(), name, at);
     }
@@ -184,9 +201,14 @@ fn pcap(checker: &mut Checker<'_>, shared: &mut Shared, port: &Pcap, at: &YamlPa
     if let Some(file) = &port.record {
         let shown = file.display().to_string();
         if shown.is_empty() || shown.ends_with('/') {
-            checker.value(join(at, "record"), format!("`{shown}` is no path for a file"));
+            checker.value(
+                join(at, "record"),
+                format!("`{shown}` is no path for a file"),
+            );
         }
-        shared.records.add(checker, file.clone(), &shown, join(at, "record"));
+        shared
+            .records
+            .add(checker, file.clone(), &shown, join(at, "record"));
     }
 }
 
@@ -195,8 +217,16 @@ fn generator(checker: &mut Checker<'_>, port: &Generator, at: &YamlPath) {
         checker.value(join(at, "to"), "`from` and `to` are of two IP versions");
     }
     let ip = if port.from.is_ipv4() { 20 } else { 40 };
-    let transport = if port.protocol == Protocol::Tcp { 20 } else { 8 };
-    checker.range(join(at, "size"), port.size, (14 + ip + transport).max(60)..=9216);
+    let transport = if port.protocol == Protocol::Tcp {
+        20
+    } else {
+        8
+    };
+    checker.range(
+        join(at, "size"),
+        port.size,
+        (14 + ip + transport).max(60)..=9216,
+    );
     checker.range(join(at, "flows"), port.flows, 1..=65_536);
     checker.range(join(at, "from-port"), port.from_port, 1..=u16::MAX);
     checker.range(join(at, "to-port"), port.to_port, 1..=u16::MAX);

@@ -85,9 +85,12 @@ fn ranges(cores: &[u32]) -> String {
             _ => parts.push((core, core)),
         }
     }
-    let shown = parts.iter().map(|&(first, last)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
+    let shown = parts.iter().map(|&(first, last)| {
+        if first == last {
+            first.to_string()
+        } else {
+            format!("{first}-{last}")
+        }
     });
     shown.collect::<Vec<_>>().join(", ")
 }

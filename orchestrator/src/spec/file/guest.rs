@@ -2,24 +2,19 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use chainplane_nf::config::{InterfaceAddress, Mac, OneOrMany};
 use schemars::JsonSchema;
 use serde::Deserialize;
-
-use super::values::listed;
-use crate::spec::address::{InterfaceAddress, Mac};
 
 /// A guest inside this process.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct EmbeddedGuest {
     /// Its address with prefix length, or several.
-    #[serde(deserialize_with = "listed")]
-    #[schemars(with = "OneOrMany<InterfaceAddress>")]
-    pub address: Vec<InterfaceAddress>,
+    pub address: OneOrMany<InterfaceAddress>,
     /// Its default gateway, or one of IPv4 and one of IPv6.
-    #[serde(default, deserialize_with = "listed")]
-    #[schemars(with = "OneOrMany<IpAddr>")]
-    pub gateway: Vec<IpAddr>,
+    #[serde(default)]
+    pub gateway: OneOrMany<IpAddr>,
     /// Its MAC address; made from the port's name without it.
     pub mac: Option<Mac>,
     /// TCP ports on which it answers: one line with its name and the client's address, then as
@@ -29,15 +24,6 @@ pub struct EmbeddedGuest {
     /// What it does, one after the other; then it only serves.
     #[serde(default)]
     pub tasks: Vec<Task>,
-}
-
-/// The JSON Schema of a value or a list of values.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "only its schema is used")]
-enum OneOrMany<T> {
-    One(T),
-    Many(Vec<T>),
 }
 
 /// One thing that an embedded guest does.

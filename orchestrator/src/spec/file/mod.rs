@@ -14,9 +14,9 @@ use serde::Deserialize;
 
 pub use guest::{EmbeddedGuest, Expected, Fetch, Ping, Reached, Task};
 pub use port::{
-    AfPacket, Generator, Offloads, Pcap, Pps, Port, Protocol, Role, Tap, Timing, VhostUser,
+    AfPacket, Generator, Offloads, Pcap, Port, Pps, Protocol, Role, Tap, Timing, VhostUser,
 };
-pub use values::{FileMode, Word, listed};
+pub use values::{FileMode, Word};
 
 /// How a worker waits for packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]

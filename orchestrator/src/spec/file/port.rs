@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use chainplane_nf::config::Mac;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{EmbeddedGuest, FileMode};
-use crate::spec::address::Mac;
 
 /// Where packets enter and leave.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

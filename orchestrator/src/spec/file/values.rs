@@ -1,9 +1,9 @@
-//! Small values of the file: file modes, words of a chain, one-or-many lists.
+//! Small values of the file: file modes and words of a chain.
 
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 
 /// Permission bits of a socket, written in octal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -26,7 +26,9 @@ impl TryFrom<String> for FileMode {
         let octal = digits.bytes().all(|b| matches!(b, b'0'..=b'7'));
         match u32::from_str_radix(digits, 8) {
             Ok(bits) if octal && bits <= 0o777 && (3..=4).contains(&digits.len()) => Ok(Self(bits)),
-            _ => Err(format!("expected an octal mode as \"0660\", found `{text}`")),
+            _ => Err(format!(
+                "expected an octal mode as \"0660\", found `{text}`"
+            )),
         }
     }
 }
@@ -65,34 +67,4 @@ impl fmt::Display for Word {
             None => Ok(()),
         }
     }
-}
-
-/// Reads `value` or `[value, …]` into a list.
-///
-/// # Errors
-/// Those of the values.
-pub fn listed<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Vec<T>, D::Error> {
-    struct Visitor<T>(std::marker::PhantomData<T>);
-
-    impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
-        type Value = Vec<T>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a value or a list of values")
-        }
-
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<T>, E> {
-            T::deserialize(de::value::StrDeserializer::new(text)).map(|v| vec![v])
-        }
-
-        fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
-            let mut all = Vec::new();
-            while let Some(value) = seq.next_element()? {
-                all.push(value);
-            }
-            Ok(all)
-        }
-    }
-
-    from.deserialize_any(Visitor(std::marker::PhantomData))
 }

@@ -11,7 +11,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, Visitor};
 use super::error::Error;
 use super::scalar::{self, Plain};
 use super::tree::{Kind, NodeId, Tree};
-use crate::diagnostic::{Diagnostic, Place, suggestion};
+use crate::diagnostic::{Diagnostic, Place, near_miss, suggestion};
 
 /// Errors after which [`read`] gives up on one value.
 const MAX_ERRORS: usize = 32;
@@ -38,9 +38,9 @@ pub fn read<T: de::DeserializeOwned>(
             id,
         });
         let unknown = context.unknown.into_inner();
-        for diagnostic in unknown {
-            if !errors.contains(&diagnostic) {
-                errors.push(diagnostic);
+        for key in &unknown {
+            if !errors.contains(&key.diagnostic) {
+                errors.push(key.diagnostic.clone());
             }
         }
         match result {
@@ -48,10 +48,14 @@ pub fn read<T: de::DeserializeOwned>(
             Ok(_) => return Err(errors),
             Err(error) => {
                 let mut at = error.node.unwrap_or(id);
-                // What is missing only because it was hidden, and what hiding did not stop, is no
-                // further error of the file.
+                // No further errors of the file: what hiding did not stop, and what is missing
+                // because it was hidden or has its name misspelt.
                 let echo = hidden.contains(&at)
-                    || error.missing && hidden.iter().any(|h| tree.parent(*h) == Some(at));
+                    || error.missing.is_some_and(|field| {
+                        let misspelt = |key: &Unknown| key.meant == Some(field);
+                        hidden.iter().any(|h| tree.parent(*h) == Some(at))
+                            || unknown.iter().any(misspelt)
+                    });
                 if !echo {
                     errors.push(error.into_diagnostic(tree, key.unwrap_or(id)));
                 }
@@ -72,7 +76,14 @@ pub fn read<T: de::DeserializeOwned>(
 struct Context<'t> {
     tree: &'t Tree,
     hidden: &'t HashSet<NodeId>,
-    unknown: RefCell<Vec<Diagnostic>>,
+    unknown: RefCell<Vec<Unknown>>,
+}
+
+/// A key that a mapping should not have.
+struct Unknown {
+    /// The key that it is a slip of.
+    meant: Option<&'static str>,
+    diagnostic: Diagnostic,
 }
 
 impl Context<'_> {
@@ -103,7 +114,11 @@ impl<'c, 't> NodeDe<'c, 't> {
         }
     }
 
-    fn map(&self, entries: &'t [(NodeId, NodeId)], fields: Option<&[&str]>) -> Entries<'c, 't> {
+    fn map(
+        &self,
+        entries: &'t [(NodeId, NodeId)],
+        fields: Option<&'static [&'static str]>,
+    ) -> Entries<'c, 't> {
         let mut kept = Vec::with_capacity(entries.len());
         for &(key, value) in entries {
             let name = self.context.tree.text(key);
@@ -122,11 +137,14 @@ impl<'c, 't> NodeDe<'c, 't> {
         }
     }
 
-    fn unknown(&self, name: &str, key: NodeId, fields: &[&str]) {
+    fn unknown(&self, name: &str, key: NodeId, fields: &'static [&'static str]) {
         let span = self.context.tree.node(key).span.clone();
         let diagnostic = Diagnostic::at(Place::Span(span), format!("unknown key `{name}`"))
             .help(suggestion(name, fields.iter().copied()));
-        self.context.unknown.borrow_mut().push(diagnostic);
+        self.context.unknown.borrow_mut().push(Unknown {
+            meant: near_miss(name, fields.iter().copied()),
+            diagnostic,
+        });
     }
 
     fn locate<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
@@ -155,7 +173,9 @@ impl<'c, 't> NodeDe<'c, 't> {
     /// Text, also where it looks like a number: `mode: 0660` is the text `0660`.
     fn string<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.kind() {
-            Kind::Scalar { text, plain } if !*plain || !matches!(scalar::resolve(text), Plain::Null) => {
+            Kind::Scalar { text, plain }
+                if !*plain || !matches!(scalar::resolve(text), Plain::Null) =>
+            {
                 self.locate(visitor.visit_str(text))
             }
             _ => self.any(visitor),
@@ -216,7 +236,11 @@ impl<'de> Deserializer<'de> for NodeDe<'_, '_> {
         self.locate(visitor.visit_newtype_struct(self))
     }
 
-    fn deserialize_tuple<V: Visitor<'de>>(self, _len: usize, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_tuple<V: Visitor<'de>>(
+        self,
+        _len: usize,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         self.any(visitor)
     }
 
@@ -248,7 +272,11 @@ impl<'de> Deserializer<'de> for NodeDe<'_, '_> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         let result = match self.kind() {
-            Kind::Scalar { .. } => visitor.visit_enum(Variant { of: self, name: self.id, body: None }),
+            Kind::Scalar { .. } => visitor.visit_enum(Variant {
+                of: self,
+                name: self.id,
+                body: None,
+            }),
             Kind::Map(entries) => match entries.as_slice() {
                 &[(key, value)] => visitor.visit_enum(Variant {
                     of: self,
@@ -302,7 +330,10 @@ struct Entries<'c, 't> {
 impl<'de> de::MapAccess<'de> for Entries<'_, '_> {
     type Error = Error;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Error> {
         let Some(entry) = self.rest.next() else {
             return Ok(None);
         };
@@ -344,7 +375,9 @@ impl<'de> de::EnumAccess<'de> for Variant<'_, '_> {
 
     fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Error> {
         let name = self.of.child(self.name);
-        let variant = name.locate(seed.deserialize(name))?;
+        let variant = name.locate(seed.deserialize(name));
+        let kind = self.body.is_some();
+        let variant = variant.map_err(|e| if kind { e.about_kind() } else { e })?;
         Ok((variant, self))
     }
 }

@@ -7,14 +7,17 @@ use serde::de::{self, Expected, Unexpected};
 use super::tree::{Kind, NodeId, Tree};
 use crate::diagnostic::{Diagnostic, Place, suggestion};
 
+/// How an error about a word that is none of the known ones begins.
+const UNKNOWN_VALUE: &str = "unknown value ";
+
 /// Why a node does not fit a type.
 #[derive(Debug)]
 pub struct Error {
     message: String,
     label: String,
     help: String,
-    /// Whether a key is missing from the mapping at `node`.
-    pub missing: bool,
+    /// The key that is missing from the mapping at `node`, if that is the error.
+    pub missing: Option<&'static str>,
     /// The innermost node that does not fit; `None` until a deserializer has seen the error.
     pub node: Option<NodeId>,
 }
@@ -25,7 +28,7 @@ impl Error {
             message,
             label: String::new(),
             help: String::new(),
-            missing: false,
+            missing: None,
             node: None,
         }
     }
@@ -38,6 +41,14 @@ impl Error {
     /// Sets the place, unless one further in is known.
     pub fn at(mut self, node: NodeId) -> Self {
         self.node = self.node.or(Some(node));
+        self
+    }
+
+    /// The error about a word that chooses a kind, rather than a plain value.
+    pub fn about_kind(mut self) -> Self {
+        if let Some(word) = self.message.strip_prefix(UNKNOWN_VALUE) {
+            self.message = format!("unknown kind {word}");
+        }
         self
     }
 
@@ -79,7 +90,7 @@ impl Error {
     /// The error in its place; one about what is missing points at `key`, the key of the whole.
     pub fn into_diagnostic(self, tree: &Tree, key: NodeId) -> Diagnostic {
         let id = self.node.unwrap_or(key);
-        let place = if self.missing {
+        let place = if self.missing.is_some() {
             tree.key_of(id).unwrap_or(key)
         } else {
             id
@@ -181,7 +192,7 @@ impl de::Error for Error {
     }
 
     fn unknown_variant(variant: &str, known: &'static [&'static str]) -> Self {
-        Self::new(format!("unknown kind `{}`", shorten(variant)))
+        Self::new(format!("{UNKNOWN_VALUE}`{}`", shorten(variant)))
             .help(suggestion(variant, known.iter().copied()))
     }
 
@@ -192,7 +203,7 @@ impl de::Error for Error {
 
     fn missing_field(field: &'static str) -> Self {
         let mut error = Self::new(format!("`{field}` is missing"));
-        error.missing = true;
+        error.missing = Some(field);
         error.label = format!("needs `{field}`");
         error
     }

@@ -260,7 +260,11 @@ impl<'t> Builder<'t> {
     fn event(&mut self, event: Event<'_>, span: Range<usize>) -> bool {
         if let Some(tag) = event.tag() {
             let message = format!("the tag `{}` is not used here", tag.original());
-            self.error(span.clone(), message, "put text into quotes, and leave tags out");
+            self.error(
+                span.clone(),
+                message,
+                "put text into quotes, and leave tags out",
+            );
         }
         match event {
             Event::DocumentStart(..) if self.root.is_some() => {
@@ -299,7 +303,11 @@ impl<'t> Builder<'t> {
 
     fn start(&mut self, start: usize, anchor: usize, map: bool) -> bool {
         if self.open.len() >= MAX_DEPTH {
-            self.error(start..start + 1, format!("nested deeper than {MAX_DEPTH} levels"), "");
+            self.error(
+                start..start + 1,
+                format!("nested deeper than {MAX_DEPTH} levels"),
+                "",
+            );
             return false;
         }
         self.open.push(Open {
