@@ -1,12 +1,17 @@
 //! The built `chainplane` program.
 
 use std::env;
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::{Error, Result, parts};
+use crate::{Error, Netns, Process, Result, parts, program, run, wait_until};
+
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// The directory of one running chainplane: its YAML file and its sockets.
 pub struct Workspace {
@@ -28,10 +33,65 @@ impl Workspace {
     }
 }
 
-/// The built program.
-pub struct Chainplane;
+/// A running chainplane. Dropping it kills it.
+pub struct Chainplane {
+    process: Process,
+    control: PathBuf,
+}
 
 impl Chainplane {
+    /// Starts `chainplane run` on a file that holds `yaml`, in `netns` if there is one, and waits until
+    /// it answers on its control socket. Relative paths in `yaml` start at `files`.
+    pub fn start(files: &Workspace, netns: Option<&Netns>, yaml: &str) -> Result<Self> {
+        let (file, control) = (files.path("chain.yaml"), files.path("control.sock"));
+        fs::write(
+            &file,
+            format!("{yaml}control: {{ socket: {} }}\n", control.display()),
+        )?;
+        let binary = Self::binary()?;
+        let mut command = match netns {
+            Some(netns) => netns.program(&binary.to_string_lossy()),
+            None => program(&binary),
+        };
+        command.arg("run").arg(&file).current_dir(files.path(""));
+        let process = Process::start("chainplane run", command)?;
+        let mut running = Self { process, control };
+        wait_until(LIMIT, "chainplane to answer", || {
+            if running.process.ended()?.is_some() {
+                return Err(running.process.error("it has ended"));
+            }
+            Ok(running.show().ok().map(|_| ()))
+        })?;
+        Ok(running)
+    }
+
+    /// A command of the program that speaks to this instance.
+    pub fn command(&self, words: &[&str]) -> Result<Command> {
+        let mut command = program(Self::binary()?);
+        command.args(words).arg("--socket").arg(&self.control);
+        Ok(command)
+    }
+
+    /// What `chainplane show --json` says.
+    pub fn show(&self) -> Result<Value> {
+        let output = run(self.command(&["show", "--json"])?, LIMIT)?;
+        if output.code != Some(0) {
+            return Err(Error::new(output.text()));
+        }
+        Ok(serde_json::from_str(&output.stdout)?)
+    }
+
+    /// Stops it by SIGTERM, on which it must end with exit code 0.
+    pub fn stop(mut self) -> Result<()> {
+        self.process.signal(Signal::TERM)?;
+        match self.process.wait_exit(LIMIT)? {
+            Some(0) => Ok(()),
+            code => Err(self
+                .process
+                .error(&format!("ended with {code:?} on SIGTERM"))),
+        }
+    }
+
     /// The program under test: `CHAINPLANE_BIN`, or the one that cargo builds now.
     ///
     /// Cargo builds the programs of the package under test only, and this is another package; so the

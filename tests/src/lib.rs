@@ -21,7 +21,6 @@ mod nginx;
 pub mod parts;
 mod process;
 mod testpmd;
-mod tshark;
 
 pub use chainplane::{Chainplane, Workspace};
 pub use error::{Error, Result, wait_until};
@@ -31,4 +30,3 @@ pub use netns::{Netns, sweep};
 pub use nginx::{LARGE, Nginx};
 pub use process::{Output, Process, program, run};
 pub use testpmd::Testpmd;
-pub use tshark::Tshark;

@@ -1,6 +1,7 @@
 //! nginx, as the web server behind a port.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::{Netns, Process, Result, Workspace, wait_until};
@@ -12,7 +13,7 @@ pub const LARGE: usize = 32 << 20;
 /// and `/large` with [`LARGE`] bytes.
 pub struct Nginx {
     _process: Process,
-    _files: Workspace,
+    files: Workspace,
 }
 
 impl Nginx {
@@ -55,7 +56,12 @@ impl Nginx {
         })?;
         Ok(Self {
             _process: process,
-            _files: files,
+            files,
         })
+    }
+
+    /// The path of the large file on the host.
+    pub fn large(&self) -> PathBuf {
+        self.files.path("large")
     }
 }

@@ -1,6 +1,7 @@
 //! DPDK's testpmd, as the other side of vhost-user sockets.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -30,11 +31,23 @@ impl Testpmd {
     /// A front end, as a guest would be, on each of the listening `sockets`. It stands still until it
     /// is told to `start`.
     pub fn front_end(sockets: &[&Path]) -> Result<Self> {
+        Self::virtio_user(sockets, "")
+    }
+
+    /// A front end that listens on `sockets` itself, for a back end that connects.
+    pub fn listening_front_end(sockets: &[&Path]) -> Result<Self> {
+        for socket in sockets {
+            // It does not start where the socket of one that was killed still lies.
+            let _ = fs::remove_file(socket);
+        }
+        Self::virtio_user(sockets, ",server=1")
+    }
+
+    fn virtio_user(sockets: &[&Path], options: &str) -> Result<Self> {
         let devices = sockets.iter().enumerate().map(|(index, socket)| {
-            let mac = format!("02:00:00:00:dd:{index:02x}");
+            let (socket, mac) = (socket.display(), format!("02:00:00:00:dd:{index:02x}"));
             format!(
-                "net_virtio_user{index},path={},queues=1,queue_size=256,mac={mac}",
-                socket.display()
+                "net_virtio_user{index},path={socket},queues=1,queue_size=256,mac={mac}{options}"
             )
         });
         Self::start(devices, &["--forward-mode=io", "--txpkts=64"])

@@ -1,0 +1,227 @@
+//! Linux guests under QEMU, attached to a running chainplane.
+
+use std::collections::BTreeSet;
+
+use chainplane_tests::{Chainplane, Guest, Nic, Result, Workspace};
+
+use crate::{GUEST, Test};
+
+pub const TESTS: &[Test] = &[
+    Test {
+        name: "guests::through_all_four_functions",
+        needs: &GUEST,
+        run: through_all_four_functions,
+    },
+    Test {
+        name: "guests::one_killed_harms_no_other",
+        needs: &GUEST,
+        run: one_killed_harms_no_other,
+    },
+];
+
+/// Gives `guest` an address on its first card and a default route.
+fn configure(guest: &mut Guest, address: &str, gateway: &str) -> Result<()> {
+    guest.wait_booted()?;
+    guest.address("eth0", address)?;
+    guest.ok(&format!("ip route add default via {gateway}"))?;
+    Ok(())
+}
+
+/// One TCP transfer of a few seconds from `client` to the server at `address`, or back.
+fn iperf(client: &mut Guest, address: &str, options: &str) -> Result<()> {
+    client.ok(&format!(
+        "iperf3 --client {address} --time 4 --connect-timeout 20000 {options}"
+    ))?;
+    Ok(())
+}
+
+/// Asserts that the driver has negotiated checksum offload and TSO.
+fn assert_offloads(guest: &mut Guest) -> Result<()> {
+    let features = guest.ok("ethtool -k eth0")?;
+    for feature in [
+        "rx-checksumming",
+        "tx-checksumming",
+        "tcp-segmentation-offload",
+    ] {
+        let on = features
+            .lines()
+            .any(|line| line.trim().starts_with(&format!("{feature}: on")));
+        assert!(on, "{feature} is off:\n{features}");
+    }
+    Ok(())
+}
+
+/// The mean length of the packets that the guest's card has received since `before`, in bytes, and its
+/// counters now.
+fn mean_length(guest: &mut Guest, before: (u64, u64)) -> Result<(u64, (u64, u64))> {
+    let mut count = |name: &str| -> Result<u64> {
+        let text = guest.ok(&format!("cat /sys/class/net/eth0/statistics/{name}"))?;
+        Ok(text.trim().parse().unwrap_or(0))
+    };
+    let now = (count("rx_bytes")?, count("rx_packets")?);
+    Ok(((now.0 - before.0) / (now.1 - before.1).max(1), now))
+}
+
+fn through_all_four_functions() -> Result<()> {
+    let files = Workspace::new()?;
+    let chainplane = Chainplane::start(
+        &files,
+        None,
+        r#"
+version: 1
+workers: [{ idle: adaptive }]
+ports:
+  client: { vhost-user: { socket: client.sock } }
+  web-a: { vhost-user: { socket: web-a.sock } }
+  web-b: { embedded-guest: { address: 10.0.2.11/24, gateway: 10.0.2.1, serve: [80] } }
+functions:
+  edge:
+    firewall:
+      default: { outbound: allow, inbound: drop }
+      rules:
+        - { allow: tcp, direction: inbound, to: 203.0.113.10, ports: 80 }
+        - { allow: tcp, direction: inbound, to: 203.0.113.2, ports: 5201 }
+        - { drop: tcp, direction: outbound, ports: 25 }
+  frontend:
+    load-balancer: { address: "203.0.113.10:80/tcp", backends: [{ address: 10.0.1.11 }, { address: 10.0.2.11 }] }
+  egress:
+    nat:
+      pool: 203.0.113.2
+      inside: [10.0.0.0/8]
+      forwards: [{ protocol: tcp, port: 5201, to: "10.0.1.11:5201" }]
+  core:
+    router:
+      interfaces:
+        a: { address: 10.0.1.1/24 }
+        b: { address: 10.0.2.1/24 }
+        wan: { address: 198.51.100.2/30 }
+      routes: [{ to: 0.0.0.0/0, via: 198.51.100.1 }]
+chains:
+  web-a: [web-a, core.a]
+  web-b: [web-b, core.b]
+  wan: [core.wan, frontend, egress, edge, client]
+"#,
+    )?;
+    let mut client = Guest::start(
+        "client",
+        &[Nic::new(files.path("client.sock"), "52:54:00:00:00:01")],
+    )?;
+    let mut web = Guest::start(
+        "web-a",
+        &[Nic::new(files.path("web-a.sock"), "52:54:00:00:00:02")],
+    )?;
+    configure(&mut client, "198.51.100.1/30", "198.51.100.2")?;
+    configure(&mut web, "10.0.1.11/24", "10.0.1.1")?;
+    assert_offloads(&mut client)?;
+    assert_offloads(&mut web)?;
+
+    // From inside to outside, through the NAT.
+    web.ok("ping -c 3 -W 20 10.0.1.1")?;
+    web.ok("ping -c 3 -W 20 198.51.100.1")?;
+    client.ok("iperf3 --server --daemon --logfile /tmp/iperf3.log")?;
+    let before = mean_length(&mut client, (0, 0))?.1;
+    iperf(&mut web, "198.51.100.1", "")?;
+    iperf(&mut web, "198.51.100.1", "--reverse")?;
+    let log = client.ok("cat /tmp/iperf3.log")?;
+    assert!(
+        log.contains("Accepted connection from 203.0.113.2"),
+        "the pool's address is not seen:\n{log}"
+    );
+    let (length, _) = mean_length(&mut client, before)?;
+    assert!(
+        length > 3000,
+        "mean length of received packets: {length} bytes"
+    );
+
+    // From outside to inside, through the port forward.
+    web.ok("iperf3 --server --daemon")?;
+    iperf(&mut client, "203.0.113.2", "")?;
+    iperf(&mut client, "203.0.113.2", "--reverse")?;
+
+    // Denied by the default, and by a rule.
+    let unasked = client.run("ping -c 2 -W 2 10.0.1.11")?;
+    assert_ne!(
+        unasked.code,
+        Some(0),
+        "an unasked ping from outside is answered"
+    );
+    client.ok("nc -ll -p 25 -e true </dev/null >/dev/null 2>&1 &")?;
+    let mail = web.run("nc -w 3 198.51.100.1 25 </dev/null")?;
+    assert_ne!(mail.code, Some(0), "a connection to port 25 gets through");
+
+    // Both servers of the load balancer, of which one is embedded.
+    web.ok("nc -ll -p 80 -e echo web-a </dev/null >/dev/null 2>&1 &")?;
+    let mut served = BTreeSet::new();
+    for _ in 0..20 {
+        let answer = client.ok("echo 0 | nc -w 10 203.0.113.10 80")?;
+        served.extend(answer.split_whitespace().next().map(str::to_owned));
+    }
+    assert_eq!(
+        served,
+        BTreeSet::from(["web-a".to_owned(), "web-b".to_owned()])
+    );
+    chainplane.stop()
+}
+
+fn one_killed_harms_no_other() -> Result<()> {
+    let files = Workspace::new()?;
+    let chainplane = Chainplane::start(
+        &files,
+        None,
+        r"
+version: 1
+workers: [{ idle: adaptive }]
+ports:
+  one: { vhost-user: { socket: one.sock } }
+  two: { vhost-user: { socket: two.sock } }
+  three: { vhost-user: { socket: three.sock } }
+functions:
+  core:
+    router:
+      interfaces:
+        one: { address: 10.0.1.1/24 }
+        two: { address: 10.0.2.1/24 }
+        three: { address: 10.0.3.1/24 }
+chains:
+  one: [one, core.one]
+  two: [two, core.two]
+  three: [three, core.three]
+",
+    )?;
+    let start = |name: &str, mac: &str| {
+        Guest::start(name, &[Nic::new(files.path(&format!("{name}.sock")), mac)])
+    };
+    let mut one = start("one", "52:54:00:00:00:01")?;
+    let mut two = start("two", "52:54:00:00:00:02")?;
+    let mut three = start("three", "52:54:00:00:00:03")?;
+    configure(&mut one, "10.0.1.2/24", "10.0.1.1")?;
+    configure(&mut two, "10.0.2.2/24", "10.0.2.1")?;
+    configure(&mut three, "10.0.3.2/24", "10.0.3.1")?;
+
+    // The second guest serves both others; the third dies while it sends.
+    two.ok("iperf3 --server --daemon")?;
+    two.ok("iperf3 --server --daemon --port 5202")?;
+    three.ok("ping -c 2 -W 20 10.0.2.2")?;
+    three.ok("iperf3 --client 10.0.2.2 --time 600 >/dev/null 2>&1 &")?;
+    one.ok("ping -c 2 -W 20 10.0.3.2")?;
+    one.ok(
+        "(iperf3 --client 10.0.2.2 --port 5202 --time 10; echo ended with $?) >/tmp/log 2>&1 &",
+    )?;
+    // A ping that comes back shows that both transfers have had time to start.
+    three.ok("ping -c 3 -W 20 10.0.2.2")?;
+    three.kill();
+    let ended = "until grep -q 'ended with' /tmp/log; do sleep 1; done; cat /tmp/log";
+    let log = one.ok(ended)?;
+    assert!(
+        log.contains("ended with 0"),
+        "the transfer between the other two broke:\n{log}"
+    );
+    two.ok("ping -c 3 -W 20 10.0.1.2")?;
+
+    // A new one in its place, with another card.
+    let mut three = start("three", "52:54:00:00:00:33")?;
+    configure(&mut three, "10.0.3.2/24", "10.0.3.1")?;
+    three.ok("ping -c 3 -W 20 10.0.1.2")?;
+    one.ok("ping -c 3 -W 20 10.0.3.2")?;
+    chainplane.stop()
+}
