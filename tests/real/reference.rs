@@ -28,7 +28,7 @@ pub const TESTS: &[Test] = &[
     Test {
         name: "reference::curl_and_nginx_over_veth",
         needs: &[
-            Need::Root,
+            Need::NetworkNamespaces,
             Need::Program("ip"),
             Need::Program("nginx"),
             Need::Program("curl"),

@@ -7,7 +7,8 @@ use chainplane_tests::{Chainplane, Need, Netns, Nginx, Result, Workspace};
 use crate::Test;
 
 const NEEDS: &[Need] = &[
-    Need::Root,
+    Need::NetworkNamespaces,
+    Need::File("/dev/net/tun"),
     Need::Program("ip"),
     Need::Program("nginx"),
     Need::Program("curl"),

@@ -1,14 +1,18 @@
 //! What a test needs that a machine may not have.
 
 use std::fmt;
+use std::path::Path;
+use std::time::Duration;
 
-use crate::parts;
+use crate::{parts, program, run};
 
 /// Something that a machine may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// The right to make network namespaces and network devices.
-    Root,
+    /// The right to make network namespaces and devices, which in a container root may lack too.
+    NetworkNamespaces,
+    /// A device or other file.
+    File(&'static str),
     /// A program on the search path.
     Program(&'static str),
     /// The kernel that guests boot, as `cargo xtask test` unpacks it.
@@ -18,7 +22,8 @@ pub enum Need {
 impl Need {
     fn is_met(self) -> bool {
         match self {
-            Self::Root => rustix::process::geteuid().is_root(),
+            Self::NetworkNamespaces => can_make_namespaces(),
+            Self::File(path) => Path::new(path).exists(),
             Self::Program(name) => parts::find_program(name).is_some(),
             Self::GuestKernel => parts::guest_kernel().is_ok(),
         }
@@ -28,11 +33,18 @@ impl Need {
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Root => f.write_str("root"),
-            Self::Program(name) => f.write_str(name),
+            Self::NetworkNamespaces => f.write_str("root"),
+            Self::Program(name) | Self::File(name) => f.write_str(name),
             Self::GuestKernel => f.write_str("a guest kernel"),
         }
     }
+}
+
+fn can_make_namespaces() -> bool {
+    let mut unshare = program("unshare");
+    unshare.args(["--net", "--mount", "true"]);
+    let output = run(unshare, Duration::from_mins(1));
+    rustix::process::geteuid().is_root() && output.is_ok_and(|output| output.code == Some(0))
 }
 
 /// Names those of `needs` that this machine does not meet; `None` if it meets them all.

@@ -81,7 +81,7 @@ fn tests(rights: Rights, complete: bool, report: &mut Report) {
 /// The cargo that runs us, at the root of the workspace.
 fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(workspace());
+    command.current_dir(workspace()).env("CARGO_NET_RETRY", "5");
     command
 }
 

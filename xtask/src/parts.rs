@@ -156,9 +156,15 @@ pub fn cargo_deny(report: &mut Report) -> Command {
     if !probe.is_ok_and(|status| status.success()) && !directory().join("bin/cargo-deny").is_file()
     {
         let mut install = cargo();
-        install
-            .args(["install", "--locked", "cargo-deny@^0.20", "--root"])
-            .arg(directory());
+        // Without optimisation it is there sooner, and fast enough.
+        install.args([
+            "install",
+            "--debug",
+            "--locked",
+            "cargo-deny@^0.20",
+            "--root",
+        ]);
+        install.arg(directory());
         report.step("installing cargo-deny", install);
     }
     // Cargo looks for its subcommands on the search path.
