@@ -13,6 +13,7 @@
 
 mod chainplane;
 mod error;
+pub mod fuzz;
 mod guest;
 mod image;
 mod need;

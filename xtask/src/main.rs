@@ -17,7 +17,7 @@ use rights::Rights;
 const HELP: &str = "\
 cargo xtask test    installs what the tests need (Debian packages, a guest kernel, cargo-deny),
                     then runs every check and test and the demo
-cargo xtask check   formatting, clippy and cargo deny, without running a test
+cargo xtask check   formatting, clippy, cargo deny and the fuzz targets, without running a test
 cargo xtask parts   installs what the tests need, and nothing else
 cargo xtask help    this text
 ";

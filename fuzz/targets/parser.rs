@@ -1,0 +1,5 @@
+//! Frames.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chainplane_tests::fuzz::parser(bytes));
