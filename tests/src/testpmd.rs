@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::{Error, Process, Result, program};
+use crate::{Error, Process, Result, Workspace, program};
 
 const LIMIT: Duration = Duration::from_mins(1);
 const PROMPT: &str = "testpmd> ";
@@ -14,6 +14,7 @@ const PROMPT: &str = "testpmd> ";
 /// A running testpmd at its prompt.
 pub struct Testpmd {
     process: Process,
+    _files: Workspace,
 }
 
 impl Testpmd {
@@ -71,6 +72,9 @@ impl Testpmd {
             ])
             .args(["0@0-1,1@0-1", "--main-lcore", "0", "--file-prefix"])
             .arg(format!("chainplane-{}-{number}", std::process::id()));
+        // Its own directory for what it leaves: the default belongs to whoever ran DPDK here first.
+        let files = Workspace::new()?;
+        command.env("RUNTIME_DIRECTORY", files.path(""));
         for device in devices {
             command.args(["--vdev", &device]);
         }
@@ -80,7 +84,10 @@ impl Testpmd {
         let process = Process::start("dpdk-testpmd", command)?;
         let prompt = |text: &str| text.contains(PROMPT).then_some(());
         process.wait_stdout(0, LIMIT, "prompt", prompt)?;
-        Ok(Self { process })
+        Ok(Self {
+            process,
+            _files: files,
+        })
     }
 
     /// Types `command` and returns what testpmd says before its next prompt.
