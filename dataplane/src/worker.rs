@@ -85,6 +85,20 @@ struct Mail {
 pub struct WakeHandle(Arc<Mail>);
 
 impl WakeHandle {
+    /// A handle for a worker that is started with it later, so that whoever wakes it can be made before.
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub fn new() -> io::Result<Self> {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self(Arc::new(Mail {
+            waiting: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
+            bell,
+        })))
+    }
+
     /// Has the worker do a poll soon, even if it sleeps.
     pub fn wake(&self) {
         // A full counter is a bell that rings already.
@@ -105,18 +119,12 @@ impl Worker {
     /// Starts the thread, which builds its engine itself, so that packets and tables belong to it from the start.
     ///
     /// # Errors
-    /// What `build` fails with, or that the thread can't be made or pinned.
+    /// What `build` fails with, or that the thread can't be made or pinned. The handle serves one worker.
     pub fn start(
         config: &WorkerConfig,
-        build: impl FnOnce(&WakeHandle) -> io::Result<Engine> + Send + 'static,
+        mail: WakeHandle,
+        build: impl FnOnce() -> io::Result<Engine> + Send + 'static,
     ) -> io::Result<Self> {
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let mail = WakeHandle(Arc::new(Mail {
-            waiting: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-            finished: AtomicBool::new(false),
-            bell,
-        }));
         let (commands, inbox) = bounded(MAILBOX);
         let (ready, readiness) = bounded(1);
         let handle = mail.clone();
@@ -124,7 +132,7 @@ impl Worker {
         let thread = std::thread::Builder::new()
             .name(config.name.clone())
             .spawn(move || {
-                let engine = pin(core).and_then(|()| build(&handle));
+                let engine = pin(core).and_then(|()| build());
                 let built = engine.and_then(|engine| Ok((Sleeper::new(&handle.0)?, engine)));
                 match built {
                     Ok((sleeper, engine)) => {
