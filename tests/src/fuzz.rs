@@ -24,6 +24,11 @@ pub fn parser(bytes: &[u8]) {
     });
 }
 
+/// Takes `bytes` as a configuration file, reads and checks it, and renders what is wrong with it.
+pub fn yaml(bytes: &[u8]) {
+    chainplane::spec::fuzz_yaml(bytes);
+}
+
 fn accepted(packet: &mut Packet) {
     let layers = *packet.layers();
     for offset in [layers.l3, layers.l4, layers.payload] {

@@ -25,3 +25,8 @@ fn replay(name: &str, target: fn(&[u8])) {
 fn parser() {
     replay("parser", fuzz::parser);
 }
+
+#[test]
+fn yaml() {
+    replay("yaml", fuzz::yaml);
+}
