@@ -208,7 +208,9 @@ impl Engine {
         let mut keys: [Option<(FlowKey, u64)>; BURST] = [None; BURST];
         let mut valid: [Result<(), PortDrop>; BURST] = [Ok(()); BURST];
         for ((packet, key), valid) in batch.iter_mut().zip(&mut keys).zip(&mut valid) {
-            *valid = parse(packet).map_err(PortDrop::from);
+            *valid = parse(packet)
+                .map_err(PortDrop::from)
+                .and_then(|()| Ok(offload::check(packet)?));
             if let (Ok(()), Some(flows)) = (&valid, &self.flows) {
                 *key = key_of(packet, ingress).map(|key| (key, flows.hash(&key)));
                 if let Some((_, hash)) = key {

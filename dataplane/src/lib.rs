@@ -11,6 +11,7 @@ pub mod objects;
 pub mod offload;
 pub mod packet;
 pub mod port;
+pub mod ports;
 pub mod prefetch;
 pub mod session;
 pub mod sim;

@@ -1,16 +1,69 @@
 //! Completes what a sender left undone, where the egress can't pass it on: transport checksums and the cutting of
 //! large segments.
 
-use crate::packet::{Batch, Gso, Packet, Sum};
+mod segment;
+
+use crate::packet::{Batch, Gso, Packet, Sum, parse, protocol};
 use crate::port::{Offloads, Port, PortContext, PortCounter, PortDrop};
+use crate::ports::virtio_header::{TCP_CHECKSUM, UDP_CHECKSUM};
+
+/// What a sender left undone makes no sense for its packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadOffload;
+
+impl From<BadOffload> for PortDrop {
+    fn from(_: BadOffload) -> Self {
+        Self::BadOffload
+    }
+}
+
+/// Holds what the sender left undone against the headers of a parsed packet.
+///
+/// The sum that is filled in at the egress, or by the receiver, must not land in a header field that functions
+/// have decided on: a guest could choose its payload so that the sum is the port it may not reach. So the sum
+/// belongs into the transport header's own checksum field, or somewhere behind that header (a tunnel's inner
+/// packet). A packet to be cut must be what its type says.
+///
+/// # Errors
+/// It does not hold.
+#[inline]
+pub fn check(packet: &Packet) -> Result<(), BadOffload> {
+    let offload = packet.offload();
+    if !offload.needs_checksum && offload.gso == Gso::None {
+        return Ok(());
+    }
+    let layers = packet.layers();
+    let own_field = layers.has_transport()
+        && offload.checksum_start == layers.l4
+        && match layers.protocol {
+            protocol::TCP => offload.checksum_offset == TCP_CHECKSUM,
+            protocol::UDP => offload.checksum_offset == UDP_CHECKSUM,
+            protocol::ICMP | protocol::ICMPV6 => offload.checksum_offset == 2,
+            _ => false,
+        };
+    let fits = match offload.gso {
+        Gso::None => own_field || offload.checksum_start >= layers.payload.max(layers.l3),
+        Gso::Tcp4 => own_field && layers.is_ipv4() && layers.protocol == protocol::TCP,
+        Gso::Tcp6 => own_field && layers.is_ipv6() && layers.protocol == protocol::TCP,
+        Gso::Udp => own_field && layers.protocol == protocol::UDP,
+    };
+    let end = offload.checksum_start as usize + offload.checksum_offset as usize + 2;
+    if fits && !layers.is_fragment() && end <= packet.len() {
+        Ok(())
+    } else {
+        Err(BadOffload)
+    }
+}
 
 /// Sends a batch by a port, after completing what the receiver can't do itself. The batch is empty afterwards.
+#[inline]
 pub fn complete_and_send(port: &mut dyn Port, cx: &mut PortContext<'_>, batch: &mut Batch) {
-    let offloads = port.offloads();
-    if batch.iter().any(|packet| !is_ready(packet, offloads)) {
-        batch.retain(|packet| is_ready(packet, offloads) || complete(packet, cx));
+    let able = port.offloads();
+    if batch.iter().all(|packet| is_ready(packet, able)) {
+        port.send(cx, batch);
+    } else {
+        complete_all(port, cx, batch, able);
     }
-    port.send(cx, batch);
 }
 
 #[inline]
@@ -25,28 +78,71 @@ fn is_ready(packet: &Packet, able: Offloads) -> bool {
     gso && (able.checksum || !offload.needs_checksum)
 }
 
-fn complete(packet: &mut Packet, cx: &PortContext<'_>) -> bool {
-    let done = packet.offload().gso == Gso::None && complete_checksum(packet);
-    if done {
-        cx.tally.add(PortCounter::Checksummed, 1);
-    } else {
-        cx.tally.drop(PortDrop::Offload, 1);
+/// Pieces are sent as soon as there is a batch of them, so that no more buffers are in use than that.
+fn complete_all(port: &mut dyn Port, cx: &mut PortContext<'_>, batch: &mut Batch, able: Offloads) {
+    let mut ready = Outgoing {
+        port,
+        batch: Batch::new(),
+    };
+    for mut packet in batch.drain(..) {
+        if is_ready(&packet, able) {
+            ready.push(cx, packet);
+        } else if parse_once(&mut packet).is_err() || check(&packet).is_err() {
+            cx.tally.drop(PortDrop::BadOffload, 1);
+        } else if packet.offload().gso == Gso::None {
+            complete_checksum(&mut packet);
+            cx.tally.add(PortCounter::Checksummed, 1);
+            ready.push(cx, packet);
+        } else {
+            segment::cut(&packet, cx, &mut ready);
+        }
     }
-    done
+    ready.flush(cx);
 }
 
-/// Computes the checksum that the sender left; false if its place lies outside of the packet.
-fn complete_checksum(packet: &mut Packet) -> bool {
+/// What waits to be sent by a port.
+struct Outgoing<'a> {
+    port: &'a mut dyn Port,
+    batch: Batch,
+}
+
+impl Outgoing<'_> {
+    fn push(&mut self, cx: &mut PortContext<'_>, packet: Packet) {
+        if self.batch.is_full() {
+            self.flush(cx);
+        }
+        self.batch.push(packet);
+    }
+
+    fn flush(&mut self, cx: &mut PortContext<'_>) {
+        if !self.batch.is_empty() {
+            self.port.send(cx, &mut self.batch);
+        }
+    }
+}
+
+/// Where a chain joins two ports without a function in between, nobody has parsed the packet.
+fn parse_once(packet: &mut Packet) -> Result<(), PortDrop> {
+    if packet.layers().l3 == 0 {
+        parse(packet)?;
+    }
+    Ok(())
+}
+
+/// Computes the checksum that the sender left; its place was checked to be in the packet.
+fn complete_checksum(packet: &mut Packet) {
     let offload = *packet.offload();
     let start = offload.checksum_start as usize;
     let field = start + offload.checksum_offset as usize;
-    if field + 2 > packet.len() {
-        return false;
-    }
     let sum = Sum::default().plus_bytes(&packet.data()[start..]).finish();
-    // A sum of 0 means "none" in UDP; 0xffff stands for the same number everywhere (RFC 768).
-    let sum = if sum == 0 { 0xffff } else { sum };
-    packet.data_mut()[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+    packet.data_mut()[field..field + 2].copy_from_slice(&never_zero(sum).to_be_bytes());
     packet.offload_mut().needs_checksum = false;
-    true
 }
+
+/// A sum of 0 means "none" in UDP; 0xffff stands for the same number everywhere (RFC 768).
+fn never_zero(sum: u16) -> u16 {
+    if sum == 0 { 0xffff } else { sum }
+}
+
+#[cfg(test)]
+mod tests;

@@ -50,8 +50,14 @@ pub mod tcp_flag {
     pub const SYN: u8 = 0x02;
     /// Reset the connection.
     pub const RST: u8 = 0x04;
+    /// Hand what there is to the application.
+    pub const PSH: u8 = 0x08;
     /// The acknowledgment field counts.
     pub const ACK: u8 = 0x10;
+    /// The urgent pointer counts.
+    pub const URG: u8 = 0x20;
+    /// The congestion window was reduced (RFC 3168).
+    pub const CWR: u8 = 0x80;
 }
 
 /// How a segment larger than the MTU is to be cut (virtio 1.2, section 5.1.6).

@@ -1,0 +1,3 @@
+//! The kinds of port.
+
+pub mod virtio_header;
