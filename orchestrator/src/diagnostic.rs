@@ -8,6 +8,8 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
+/// Columns of a terminal.
+const WIDTH: usize = 80;
 /// Errors shown before the rest is only counted.
 const SHOWN: usize = 50;
 
@@ -149,7 +151,7 @@ impl Report {
         diagnostics.dedup();
         Self {
             file: printable(file),
-            text: text.to_owned(),
+            text: text.chars().map(shown).collect(),
             diagnostics,
         }
     }
@@ -166,7 +168,7 @@ impl Report {
         } else {
             Renderer::plain()
         };
-        let renderer = renderer.term_width(80);
+        let renderer = renderer.term_width(WIDTH);
         let mut out = String::new();
         for diagnostic in self.diagnostics.iter().take(SHOWN) {
             let group = self.group(diagnostic);
@@ -182,7 +184,7 @@ impl Report {
     }
 
     fn group<'a>(&'a self, diagnostic: &'a Diagnostic) -> Group<'a> {
-        let title = Level::ERROR.primary_title(printable(&diagnostic.message));
+        let title = Level::ERROR.primary_title(folded(&diagnostic.message, "error: "));
         let mut group = match &diagnostic.place {
             Some(Place::Span(span)) => {
                 let mut primary = AnnotationKind::Primary.span(self.clip(span));
@@ -204,7 +206,7 @@ impl Report {
             _ => title.element(annotate_snippets::Origin::path(&self.file)),
         };
         if !diagnostic.help.is_empty() {
-            group = group.element(Level::HELP.message(printable(&diagnostic.help)));
+            group = group.element(Level::HELP.message(folded(&diagnostic.help, "      = help: ")));
         }
         group
     }
@@ -230,17 +232,48 @@ fn floor(text: &str, at: usize) -> usize {
     at
 }
 
+/// Whether `c` changes the direction of the text around it.
+fn turns_text(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// `c` as it is shown in a source line, of the same length in bytes. (Control characters of one
+/// byte are the renderer's to replace.)
+fn shown(c: char) -> char {
+    match c {
+        '\u{80}'..='\u{9f}' | '\u{61c}' => '·',
+        c if turns_text(c) => char::REPLACEMENT_CHARACTER,
+        c => c,
+    }
+}
+
 /// `text` without anything that could drive a terminal: names come from the file.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        {
+        if c.is_control() || turns_text(c) {
             out.extend(c.escape_unicode());
         } else {
             out.push(c);
         }
+    }
+    out
+}
+
+/// `text`, printable and folded into lines that fit a terminal behind `lead`.
+fn folded(text: &str, lead: &str) -> String {
+    let mut out = String::new();
+    let mut column = lead.len();
+    for word in printable(text).split(' ') {
+        let width = word.chars().count() + 1;
+        if column + width > WIDTH && !out.is_empty() {
+            out.push('\n');
+            column = lead.len();
+        } else if !out.is_empty() {
+            out.push(' ');
+        }
+        out.push_str(word);
+        column += width;
     }
     out
 }

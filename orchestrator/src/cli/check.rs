@@ -39,7 +39,7 @@ fn summary(model: &Model) -> String {
         };
         draw(&mut out, name, widest, &words(model, path));
     }
-    let _ = writeln!(out, "\nright");
+    let _ = writeln!(out, "\nno errors");
     out
 }
 

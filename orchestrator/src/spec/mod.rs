@@ -45,7 +45,9 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Model, Box<Report>
 pub fn parse(text: &str, path: &Path, environment: &Environment) -> Result<Model, Box<Report>> {
     let report = |errors| Box::new(Report::new(&path.display().to_string(), text, errors));
     let tree = yaml::Tree::parse(text).map_err(report)?;
-    let (spec, mut errors) = read::read(&tree);
+    let (spec, found) = read::read(&tree);
+    let mut errors = tree.errors.clone();
+    errors.extend(found);
     let (model, found) = check::check(&spec, path, environment);
     errors.extend(found);
     for error in &mut errors {

@@ -63,7 +63,8 @@ impl Reader<'_> {
         let tree = self.tree;
         let root = tree.root();
         if !matches!(tree.resolve(root).1.kind, Kind::Map(_)) {
-            self.error(root, "expected a mapping", &suggestion("", SECTIONS));
+            let message = "expected a mapping at the top of the file";
+            self.error(root, message, &suggestion("", SECTIONS));
             return spec;
         }
         let mut found = Vec::new();
@@ -92,7 +93,9 @@ impl Reader<'_> {
                     ""
                 };
                 let message = format!("`{needed}` is missing");
-                self.errors.push(Diagnostic::new(message).help(help));
+                let start = tree.node(root).span.start;
+                let place = Place::Span(start..start);
+                self.errors.push(Diagnostic::at(place, message).help(help));
             }
         }
         spec

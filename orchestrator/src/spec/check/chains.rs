@@ -83,7 +83,11 @@ fn chain(checker: &mut Checker<'_>, used: &mut Used, name: &str, words: &[Word])
     let mut whole = words.len() >= 2;
     for (index, word) in words.iter().enumerate() {
         let at = yaml_path!["chains", name, index];
-        let Some(meaning) = meaning(checker, used, word, &at) else {
+        let expected = match (index == 0 || index == last, &word.interface) {
+            (true, None) => "port",
+            _ => "function",
+        };
+        let Some(meaning) = meaning(checker, used, word, expected, &at) else {
             whole = false;
             continue;
         };
@@ -112,6 +116,7 @@ fn meaning(
     checker: &mut Checker<'_>,
     used: &mut Used,
     word: &Word,
+    expected: &str,
     at: &YamlPath,
 ) -> Option<Meaning> {
     let spec = checker.spec;
@@ -131,13 +136,8 @@ fn meaning(
     if let Some(near) = near_miss(&word.name, names.iter().copied()) {
         used.meant.insert(near.to_owned());
     }
-    let what = if word.interface.is_some() {
-        "function"
-    } else {
-        "port or function"
-    };
     checker.report(
-        Diagnostic::at_value(at.clone(), format!("unknown {what} `{}`", word.name))
+        Diagnostic::at_value(at.clone(), format!("unknown {expected} `{}`", word.name))
             .help(suggestion(&word.name, names)),
     );
     None
@@ -318,7 +318,8 @@ fn unused(checker: &mut Checker<'_>, used: &Used) {
     }
     for (index, (name, function)) in spec.functions.iter().enumerate() {
         if !used.functions.contains_key(&index) {
-            if !used.meant.contains(name) {
+            let clash = spec.ports.iter().any(|(port, _)| port == name);
+            if !used.meant.contains(name) && !clash {
                 let at = yaml_path!["functions", name];
                 checker.report(
                     Diagnostic::at_key(at, format!("function `{name}` stands in no chain"))

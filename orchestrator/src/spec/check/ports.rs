@@ -159,7 +159,7 @@ fn unicast(checker: &mut Checker<'_>, mac: Mac, at: YamlPath) {
 }
 
 fn interface_name(checker: &mut Checker<'_>, shared: &mut Shared, name: &str, at: YamlPath) {
-    let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    let bad = |c: char| c == '/' || c == ':' || !c.is_ascii_graphic();
     if name.is_empty() || matches!(name, "." | "..") || name.contains(bad) {
         checker.value(at, format!("`{name}` is no interface's name"));
     } else if name.len() > INTERFACE {
@@ -188,7 +188,7 @@ fn pcap(checker: &mut Checker<'_>, shared: &mut Shared, port: &Pcap, at: &YamlPa
                 .help("give it `replay`, `record` or both"),
         );
     }
-    checker.range(join(at, "repeat"), port.repeat, 1..=u64::MAX);
+    checker.range(join(at, "repeat"), port.repeat, 1..=1_000_000_000);
     if let Some(file) = &port.replay {
         let full = checker.directory.join(file);
         if !full.is_file() {

@@ -150,7 +150,7 @@ pub struct Pcap {
     pub timing: Timing,
     /// How often the file is replayed.
     #[serde(default = "once")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub repeat: u64,
 }
 

@@ -148,7 +148,7 @@ impl<'c, 't> NodeDe<'c, 't> {
     }
 
     fn locate<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
-        result.map_err(|e| e.at(self.id))
+        result.map_err(|e| e.of(self.context.tree.text(self.id)).at(self.id))
     }
 
     /// A value of whatever type it looks like.

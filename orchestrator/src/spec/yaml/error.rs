@@ -52,6 +52,21 @@ impl Error {
         self
     }
 
+    /// The error about the text `text`, where the standard library's parsers don't name it.
+    pub fn of(mut self, text: &str) -> Self {
+        let wanted = match self.message.as_str() {
+            "invalid IP address syntax" => "an IPv4 or IPv6 address",
+            "invalid IPv4 address syntax" => "an IPv4 address",
+            "invalid IPv6 address syntax" => "an IPv6 address",
+            "invalid socket address syntax" => "an address and port, like 203.0.113.10:80",
+            "invalid IPv4 socket address syntax" => "an IPv4 address and port, like 10.0.0.5:22",
+            "invalid IPv6 socket address syntax" => "an IPv6 address and port, like [fd00::5]:22",
+            _ => return self,
+        };
+        self.message = format!("expected {wanted}, found `{}`", shorten(text));
+        self
+    }
+
     /// A mapping with some of `fields` was expected at `id`.
     pub fn expected_mapping(tree: &Tree, id: NodeId, fields: &[&str]) -> Self {
         let found = match &tree.resolve(id).1.kind {

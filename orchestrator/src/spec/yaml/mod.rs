@@ -4,6 +4,7 @@
 //! from that, for two reasons: *all* errors are shown rather than the first, and a check made long
 //! after reading can still point at the text through a path of keys and indices.
 
+mod build;
 mod de;
 mod error;
 mod scalar;

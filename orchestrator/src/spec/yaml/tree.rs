@@ -4,23 +4,15 @@
 //! anchor, so that a "billion laughs" file stays small here; what it would unfold to is counted and
 //! limited before anyone walks it.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
-use granit_parser::{Event, Parser, ScalarStyle};
-
-use crate::diagnostic::{Diagnostic, Place, Step, near_miss};
+use crate::diagnostic::{Diagnostic, Place, Step};
 
 /// Largest file that is read, in bytes.
 pub const MAX_BYTES: usize = 4 << 20;
-/// Most nodes a document may have with all aliases unfolded.
-const MAX_NODES: u64 = 200_000;
-/// Deepest nesting.
-const MAX_DEPTH: usize = 48;
-
 /// A node's place in the arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(usize);
+pub struct NodeId(pub(super) usize);
 
 /// One node.
 #[derive(Debug)]
@@ -29,20 +21,20 @@ pub struct Node {
     pub span: Range<usize>,
     /// What it is.
     pub kind: Kind,
-    size: Size,
+    pub(super) size: Size,
 }
 
 /// What a node unfolds to, its aliases followed.
 #[derive(Debug, Clone, Copy)]
-struct Size {
+pub(super) struct Size {
     /// Nodes, itself included.
-    nodes: u64,
+    pub(super) nodes: u64,
     /// Levels, itself included.
-    depth: usize,
+    pub(super) depth: usize,
 }
 
 impl Size {
-    const LEAF: Self = Self { nodes: 1, depth: 1 };
+    pub(super) const LEAF: Self = Self { nodes: 1, depth: 1 };
 }
 
 /// What a node is.
@@ -66,18 +58,20 @@ pub enum Kind {
 /// A parsed document.
 #[derive(Debug)]
 pub struct Tree {
-    nodes: Vec<Node>,
-    root: NodeId,
+    pub(super) nodes: Vec<Node>,
+    pub(super) root: NodeId,
+    /// What is wrong with its syntax, without making it unreadable: keys that stand twice, tags.
+    pub errors: Vec<Diagnostic>,
 }
 
 impl Tree {
     /// Parses `text`.
     ///
     /// # Errors
-    /// Everything that is wrong with its syntax: errors of YAML itself (where reading ends at the
-    /// first), duplicate keys, unknown anchors, tags, several documents, too large, too deep.
+    /// What makes it unreadable: errors of YAML itself (where reading ends at the first), unknown
+    /// anchors, several documents, too large, too deep.
     pub fn parse(text: &str) -> Result<Self, Vec<Diagnostic>> {
-        Builder::new(text).parse()
+        super::build::tree(text)
     }
 
     /// The node that `id` means: an alias is followed to its anchor.
@@ -175,238 +169,5 @@ impl Tree {
             Some(key) if want_key || !whole => self.node(key).span.clone(),
             _ => self.node(value).span.clone(),
         }
-    }
-}
-
-/// A list or mapping whose end has not been seen.
-struct Open {
-    start: usize,
-    anchor: usize,
-    map: bool,
-    items: Vec<NodeId>,
-}
-
-struct Builder<'t> {
-    text: &'t str,
-    nodes: Vec<Node>,
-    open: Vec<Open>,
-    anchors: HashMap<usize, NodeId>,
-    anchor_names: Vec<String>,
-    root: Option<NodeId>,
-    errors: Vec<Diagnostic>,
-}
-
-impl<'t> Builder<'t> {
-    fn new(text: &'t str) -> Self {
-        Self {
-            text,
-            nodes: Vec::new(),
-            open: Vec::new(),
-            anchors: HashMap::new(),
-            anchor_names: Vec::new(),
-            root: None,
-            errors: Vec::new(),
-        }
-    }
-
-    fn parse(mut self) -> Result<Tree, Vec<Diagnostic>> {
-        let options = granit_parser::options! {
-            emit_unresolved_aliases: true,
-            emit_anchor_events: true,
-            emit_comments: false,
-            flow_nesting_limit: MAX_DEPTH,
-            block_nesting_limit: MAX_DEPTH,
-        };
-        for next in Parser::new_from_str_with_options(self.text, options) {
-            match next {
-                Ok((event, span)) => {
-                    let range = span.byte_range().unwrap_or(0..0);
-                    if !self.event(event, range) {
-                        break;
-                    }
-                }
-                Err(error) => {
-                    let at = error.marker().byte_offset().unwrap_or(0);
-                    let info = error.kind().to_string();
-                    self.errors.push(
-                        Diagnostic::at(Place::Span(at..at + 1), format!("not valid YAML: {info}"))
-                            .label("reading ended here"),
-                    );
-                    break;
-                }
-            }
-        }
-        self.finish()
-    }
-
-    fn finish(mut self) -> Result<Tree, Vec<Diagnostic>> {
-        let Some(root) = self.root else {
-            if self.errors.is_empty() {
-                self.errors.push(Diagnostic::new("the file is empty"));
-            }
-            return Err(self.errors);
-        };
-        if self.errors.is_empty() {
-            Ok(Tree {
-                nodes: self.nodes,
-                root,
-            })
-        } else {
-            Err(self.errors)
-        }
-    }
-
-    /// Takes one event; `false` ends the reading.
-    fn event(&mut self, event: Event<'_>, span: Range<usize>) -> bool {
-        if let Some(tag) = event.tag() {
-            let message = format!("the tag `{}` is not used here", tag.original());
-            self.error(
-                span.clone(),
-                message,
-                "put text into quotes, and leave tags out",
-            );
-        }
-        match event {
-            Event::DocumentStart(..) if self.root.is_some() => {
-                self.error(span, "a file holds one document".into(), "");
-                return false;
-            }
-            Event::Anchor(_, name) => self.anchor_names.push(name.into_owned()),
-            Event::Scalar(text, style, anchor, _) => {
-                let kind = Kind::Scalar {
-                    text: text.into_owned(),
-                    plain: style == ScalarStyle::Plain,
-                };
-                return self.add(kind, span, anchor, Size::LEAF);
-            }
-            Event::Alias(anchor) => return self.alias(anchor, span),
-            Event::UnresolvedAlias(name) => {
-                let names = self.anchor_names.iter().map(String::as_str);
-                let help = near_miss(&name, names)
-                    .map(|near| format!("did you mean `*{near}`?"))
-                    .unwrap_or_default();
-                self.error(span.clone(), format!("unknown anchor `{name}`"), &help);
-                return self.add(null(), span, 0, Size::LEAF);
-            }
-            Event::SequenceStart(_, anchor, _) => return self.start(span.start, anchor, false),
-            Event::MappingStart(_, anchor, _) => return self.start(span.start, anchor, true),
-            Event::SequenceEnd | Event::MappingEnd => return self.end(span.end),
-            _ => {}
-        }
-        true
-    }
-
-    fn error(&mut self, span: Range<usize>, message: String, help: &str) {
-        self.errors
-            .push(Diagnostic::at(Place::Span(span), message).help(help));
-    }
-
-    fn start(&mut self, start: usize, anchor: usize, map: bool) -> bool {
-        if self.open.len() >= MAX_DEPTH {
-            self.error(
-                start..start + 1,
-                format!("nested deeper than {MAX_DEPTH} levels"),
-                "",
-            );
-            return false;
-        }
-        self.open.push(Open {
-            start,
-            anchor,
-            map,
-            items: Vec::new(),
-        });
-        true
-    }
-
-    fn end(&mut self, end: usize) -> bool {
-        let Some(open) = self.open.pop() else {
-            return false;
-        };
-        let mut size = Size::LEAF;
-        for id in &open.items {
-            let item = self.nodes[id.0].size;
-            size.nodes = size.nodes.saturating_add(item.nodes);
-            size.depth = size.depth.max(item.depth + 1);
-        }
-        let span = open.start..self.text_end(open.start, end);
-        let kind = if open.map {
-            let entries: Vec<_> = open.items.chunks_exact(2).map(|e| (e[0], e[1])).collect();
-            self.check_keys(&entries);
-            Kind::Map(entries)
-        } else {
-            Kind::Seq(open.items)
-        };
-        self.add(kind, span, open.anchor, size)
-    }
-
-    /// A block's end without the blank lines that follow it.
-    fn text_end(&self, start: usize, end: usize) -> usize {
-        let text = self.text.get(start..end).unwrap_or("");
-        start + text.trim_end().len()
-    }
-
-    fn alias(&mut self, anchor: usize, span: Range<usize>) -> bool {
-        if let Some(&target) = self.anchors.get(&anchor) {
-            let size = self.nodes[target.0].size;
-            return self.add(Kind::Alias(target), span, 0, size);
-        }
-        self.error(span.clone(), "an alias inside its own anchor".into(), "");
-        self.add(null(), span, 0, Size::LEAF)
-    }
-
-    /// Adds a finished node to the arena and to what is open; `false` where that is too much.
-    fn add(&mut self, kind: Kind, span: Range<usize>, anchor: usize, size: Size) -> bool {
-        if size.depth > MAX_DEPTH {
-            self.error(span, format!("nested deeper than {MAX_DEPTH} levels"), "");
-            return false;
-        }
-        if size.nodes > MAX_NODES || self.nodes.len() as u64 > MAX_NODES {
-            let message = format!("more than {MAX_NODES} values, aliases counted as often as used");
-            self.error(span, message, "");
-            return false;
-        }
-        let id = NodeId(self.nodes.len());
-        self.nodes.push(Node { span, kind, size });
-        if anchor != 0 {
-            self.anchors.insert(anchor, id);
-        }
-        match self.open.last_mut() {
-            Some(open) => open.items.push(id),
-            None if self.root.is_none() => self.root = Some(id),
-            None => {}
-        }
-        true
-    }
-
-    /// Keys are plain text, and each stands once.
-    fn check_keys(&mut self, entries: &[(NodeId, NodeId)]) {
-        let mut seen: HashMap<String, Range<usize>> = HashMap::new();
-        for &(key, _) in entries {
-            let node = &self.nodes[key.0];
-            let span = node.span.clone();
-            let Kind::Scalar { text, plain } = &node.kind else {
-                self.error(span, "a key must be plain text".into(), "");
-                continue;
-            };
-            let text = text.clone();
-            if *plain && text == "<<" {
-                let help = "an alias takes a value whole: `name: *anchor`";
-                self.error(span, "merge keys are not supported".into(), help);
-            } else if let Some(first) = seen.insert(text.clone(), span.clone()) {
-                self.errors.push(
-                    Diagnostic::at(Place::Span(span), format!("`{text}` stands here twice"))
-                        .label("the second")
-                        .related(Place::Span(first), "the first"),
-                );
-            }
-        }
-    }
-}
-
-fn null() -> Kind {
-    Kind::Scalar {
-        text: String::new(),
-        plain: true,
     }
 }
