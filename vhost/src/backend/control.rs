@@ -1,0 +1,278 @@
+//! The control thread of a device: connections, and messages one at a time.
+//!
+//! The thread never blocks where [`Device::stop`](super::Device::stop) can't reach it: it reads a
+//! message only once the whole of it has arrived, and a stop shuts the connection down.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvFlags, recv};
+use vhost::vhost_user::BackendReqHandler;
+
+use super::socket::{Endpoint, Server};
+use super::{Session, Shared};
+
+/// How long a front end may take to send the rest of a message.
+const MESSAGE_PATIENCE: Duration = Duration::from_secs(2);
+/// First and longest pause between two attempts to connect as client.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Bytes of a message header: request, flags, size.
+const HEADER: usize = 12;
+/// Header flag: the sender waits for an acknowledgement.
+const NEED_REPLY: u32 = 1 << 3;
+
+/// How a connection ended.
+enum End {
+    /// The front end closed it between two messages.
+    Closed,
+    /// We are to stop.
+    Stopped,
+    /// It was not to be borne.
+    Failed(String),
+}
+
+/// What is known of the message at the head of the socket's queue.
+struct Announced {
+    need_reply: bool,
+    whole: bool,
+}
+
+pub(super) struct Control {
+    shared: Arc<Shared>,
+    endpoint: Endpoint,
+    connection: Arc<Mutex<Option<UnixStream>>>,
+}
+
+impl Control {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        endpoint: Endpoint,
+        connection: Arc<Mutex<Option<UnixStream>>>,
+    ) -> Self {
+        Self {
+            shared,
+            endpoint,
+            connection,
+        }
+    }
+
+    /// Serves one front end after the other until the device is stopped.
+    pub(super) fn run(self) {
+        for pair in &self.shared.pairs {
+            pair.set_control(std::thread::current());
+        }
+        while let Some(stream) = self.next() {
+            tracing::info!(socket = %self.shared.config.socket.display(), "front end connected");
+            match self.serve(stream) {
+                Ok(End::Closed) => {
+                    tracing::info!(socket = %self.shared.config.socket.display(), "front end left");
+                }
+                Ok(End::Stopped) => break,
+                Ok(End::Failed(reason)) => self.shared.report(reason),
+                Err(error) => self
+                    .shared
+                    .report(format!("control socket failed: {error}")),
+            }
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        self.shared.stop.load(Ordering::Acquire)
+    }
+
+    /// Waits for the next front end; `None` when stopped.
+    fn next(&self) -> Option<UnixStream> {
+        match &self.endpoint {
+            Endpoint::Server(server) => self.accept(server),
+            Endpoint::Client(path) => {
+                let (mut pause, longest) = BACKOFF;
+                while !self.stopping() {
+                    match UnixStream::connect(path) {
+                        Ok(stream) => return Some(stream),
+                        Err(error) => {
+                            tracing::debug!(socket = %path.display(), %error, "no front end yet");
+                        }
+                    }
+                    let _ = self.wait(None, Some(pause));
+                    pause = (pause * 2).min(longest);
+                }
+                None
+            }
+        }
+    }
+
+    fn accept(&self, server: &Server) -> Option<UnixStream> {
+        while !self.stopping() {
+            match server.accept() {
+                Ok(Some(stream)) => return Some(stream),
+                Ok(None) => {
+                    let _ = self.wait(Some(server.as_fd()), None);
+                }
+                Err(error) => {
+                    // Out of file descriptors, mostly: they come back, and nothing else does.
+                    self.shared
+                        .report(format!("front end can't be accepted: {error}"));
+                    let _ = self.wait(None, Some(BACKOFF.1));
+                }
+            }
+        }
+        None
+    }
+
+    /// Waits until `fd` is readable, or the device is woken, or `timeout` is over; tells whether
+    /// `fd` is readable.
+    fn wait(
+        &self,
+        fd: Option<BorrowedFd<'_>>,
+        timeout: Option<Duration>,
+    ) -> rustix::io::Result<bool> {
+        let wake = self.shared.wake.as_fd();
+        let timeout = timeout.map(|t| Timespec {
+            tv_sec: t.as_secs() as i64,
+            tv_nsec: t.subsec_nanos().into(),
+        });
+        let mut fds = [
+            PollFd::from_borrowed_fd(wake, PollFlags::IN),
+            PollFd::from_borrowed_fd(fd.unwrap_or(wake), PollFlags::IN),
+        ];
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+        let woken = !fds[0].revents().is_empty();
+        let readable = fd.is_some() && !fds[1].revents().is_empty();
+        if woken && !self.stopping() {
+            self.shared.wake.clear();
+            self.tell_broken();
+        }
+        Ok(readable)
+    }
+
+    /// Tells of rings that broke.
+    fn tell_broken(&self) {
+        for (index, pair) in self.shared.pairs.iter().enumerate() {
+            for ring in 0..2 {
+                if let Some(error) = pair.report(ring).broken() {
+                    let text = format!("queue {} is broken: {error}", 2 * index + ring);
+                    let known = |last: &Option<String>| last.as_deref() == Some(text.as_str());
+                    let status = self
+                        .shared
+                        .status
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner);
+                    let known = known(&status.last_error);
+                    drop(status);
+                    if !known {
+                        self.shared.report(text);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Serves one front end until it leaves, misbehaves or the device is stopped.
+    fn serve(&self, stream: UnixStream) -> std::io::Result<End> {
+        let (ours, peek) = (stream.try_clone()?, stream.try_clone()?);
+        *self
+            .connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(ours);
+        let session = Arc::new(Mutex::new(Session::new(self.shared.clone())));
+        let mut handler = BackendReqHandler::from_stream(stream, session.clone());
+        self.shared.update(|status| {
+            status.connected = true;
+            status.connections += 1;
+        });
+        let end = loop {
+            if self.stopping() {
+                break End::Stopped;
+            }
+            match self.message(&peek) {
+                Ok(Some(announced)) => {
+                    let Err(error) = handler.handle_request() else {
+                        continue;
+                    };
+                    if !is_survivable(&error, announced.need_reply) {
+                        break End::Failed(format!("front end was disconnected: {error}"));
+                    }
+                    self.shared.report(format!("request was refused: {error}"));
+                }
+                Ok(None) => {}
+                Err(end) => break end,
+            }
+        };
+        *self
+            .connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = None;
+        session
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .close();
+        Ok(end)
+    }
+
+    /// Waits for the next whole message; `None` when something else was to be done.
+    fn message(&self, stream: &UnixStream) -> Result<Option<Announced>, End> {
+        let failed = |e: &dyn fmt::Display| End::Failed(format!("control socket failed: {e}"));
+        let deadline = Instant::now() + MESSAGE_PATIENCE;
+        if !self
+            .wait(Some(stream.as_fd()), None)
+            .map_err(|e| failed(&e))?
+        {
+            return Ok(None);
+        }
+        while !self.stopping() {
+            match announced(stream).map_err(|e| failed(&e))? {
+                None => return Err(End::Closed),
+                Some(announced) if announced.whole => return Ok(Some(announced)),
+                Some(_) if Instant::now() > deadline => {
+                    return Err(End::Failed("front end sent half a message".into()));
+                }
+                // The rest is on its way, or never comes; poll(2) would return at once.
+                Some(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Looks at the message at the head of the queue without taking it; `None` at the end of the
+/// stream.
+fn announced(stream: &UnixStream) -> rustix::io::Result<Option<Announced>> {
+    let mut header = [0u8; HEADER];
+    let got = match recv(stream, &mut header, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((_, 0)) | Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+        Ok((_, got)) => got,
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => 0,
+        Err(error) => return Err(error),
+    };
+    if got < HEADER {
+        return Ok(Some(Announced {
+            need_reply: false,
+            whole: false,
+        }));
+    }
+    let word = |at: usize| {
+        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
+    let waiting = rustix::io::ioctl_fionread(stream)?;
+    // What is too long for a message is left to the handler, which refuses it by its header.
+    let size = (word(8) as usize).min(4096);
+    let whole = waiting >= (HEADER + size) as u64;
+    Ok(Some(Announced {
+        need_reply: word(4) & NEED_REPLY != 0,
+        whole,
+    }))
+}
+
+/// Whether the stream of messages is still in step after an error, and the front end was told of
+/// it: it asked for an acknowledgement and got a negative one.
+fn is_survivable(error: &vhost::vhost_user::Error, need_reply: bool) -> bool {
+    need_reply && matches!(error, vhost::vhost_user::Error::ReqHandlerError(_))
+}

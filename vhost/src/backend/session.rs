@@ -1,0 +1,493 @@
+//! What one front end has told us, and what follows for the rings.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vhost::vhost_user::message::{
+    VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight,
+    VhostUserLog, VhostUserMemoryRegion, VhostUserProtocolFeatures, VhostUserShMemConfig,
+    VhostUserSharedMsg, VhostUserSingleMemoryRegion, VhostUserVringAddrFlags, VhostUserVringState,
+};
+use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
+
+use super::Shared;
+use crate::event::Event;
+use crate::memory::{GuestMemory, MAX_REGIONS, RegionLayout};
+use crate::net::feature;
+use crate::ring::{MAX_QUEUE_SIZE, Ring, RingState, SplitLayout, SplitRing, Started};
+
+/// How long a worker may take to its next poll boundary before we go on without it.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The same for a worker that has failed to come before.
+const SHORT_PATIENCE: Duration = Duration::from_millis(20);
+
+/// Addresses of a ring's parts in the front end's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Addresses {
+    desc: u64,
+    avail: u64,
+    used: u64,
+}
+
+/// A queue as the front end describes it.
+#[derive(Debug, Default)]
+struct Queue {
+    size: u16,
+    addresses: Option<Addresses>,
+    base: u16,
+    /// A kick was set, with or without an fd: the queue is started as soon as it can be.
+    kicked: bool,
+    kick: Option<Arc<Event>>,
+    call: Option<Arc<Event>>,
+    error: Option<Arc<Event>>,
+    enabled: bool,
+    /// Which start this is; 0 while the queue is stopped.
+    epoch: u64,
+}
+
+/// The state of one connection.
+pub(super) struct Session {
+    shared: Arc<Shared>,
+    offered: u64,
+    features: u64,
+    protocol: u64,
+    memory: Option<Arc<GuestMemory>>,
+    queues: Vec<Queue>,
+    /// Counts starts of queues, so that each has its own number.
+    epochs: u64,
+    patience: Duration,
+}
+
+fn refuse<T>(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Result<T> {
+    Err(Error::ReqHandlerError(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        error,
+    )))
+}
+
+fn unsupported<T>(what: &'static str) -> Result<T> {
+    refuse(format!("{what} is not supported"))
+}
+
+impl Session {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let queues = (0..2 * shared.pairs.len())
+            .map(|_| Queue::default())
+            .collect();
+        let offered = shared.config.features();
+        Self {
+            shared,
+            offered,
+            features: 0,
+            protocol: 0,
+            memory: None,
+            queues,
+            epochs: 0,
+            patience: PATIENCE,
+        }
+    }
+
+    /// Ends the connection: stops every queue and lets go of the memory.
+    pub(super) fn close(&mut self) {
+        self.stop_all();
+        self.memory = None;
+        self.features = 0;
+        self.protocol = 0;
+        self.shared.update(|status| {
+            status.connected = false;
+            status.features = 0;
+            status.protocol_features = 0;
+        });
+    }
+
+    fn stop_all(&mut self) {
+        for queue in &mut self.queues {
+            *queue = Queue {
+                call: queue.call.take(),
+                error: queue.error.take(),
+                ..Queue::default()
+            };
+        }
+        // Nothing can fail to start where everything stops.
+        let _ = self.refresh_all();
+    }
+
+    fn queue(&mut self, index: u32) -> Result<&mut Queue> {
+        let count = self.queues.len();
+        match self.queues.get_mut(index as usize) {
+            Some(queue) => Ok(queue),
+            None => refuse(format!("queue {index} does not exist; there are {count}")),
+        }
+    }
+
+    /// Builds what the worker needs for one queue, if it can run.
+    fn started(&mut self, index: usize) -> std::result::Result<Option<Started>, &'static str> {
+        let queue = &mut self.queues[index];
+        let (Some(memory), Some(at)) = (&self.memory, queue.addresses) else {
+            return Ok(None);
+        };
+        if !queue.kicked || queue.size == 0 {
+            return Ok(None);
+        }
+        let layout = SplitLayout::translate(memory, queue.size, at.desc, at.avail, at.used)?;
+        let mut state = RingState {
+            next_avail: queue.base,
+            next_used: queue.base,
+        };
+        if queue.epoch == 0 {
+            self.epochs += 1;
+            queue.epoch = self.epochs;
+            // Chains are given back in order, so the used index tells where a back end before us
+            // stopped, even if the front end could not be told.
+            let used = layout.used_index();
+            state = RingState {
+                next_avail: used,
+                next_used: used,
+            };
+            self.shared.pairs[index / 2]
+                .report(index % 2)
+                .set_stopped(state);
+        }
+        let ring = SplitRing::new(memory.clone(), layout, state, self.features);
+        Ok(Some(Started {
+            ring: Ring::Split(ring),
+            epoch: queue.epoch,
+            features: self.features,
+            enabled: queue.enabled || self.features & feature::PROTOCOL_FEATURES == 0,
+            kick: queue.kick.clone(),
+            call: queue.call.clone(),
+            error: queue.error.clone(),
+        }))
+    }
+
+    /// Hands a pair's rings to its worker as they now shall be.
+    fn refresh(&mut self, pair: usize) -> Result<()> {
+        let mut failed = None;
+        let mut setup = [None, None];
+        for (side, place) in setup.iter_mut().enumerate() {
+            let index = 2 * pair + side;
+            *place = self.started(index).unwrap_or_else(|reason| {
+                failed = Some(format!("queue {index} can't start: {reason}"));
+                None
+            });
+            if place.is_none() {
+                self.queues[index].epoch = 0;
+            }
+            let queue = &self.queues[index];
+            let (started, enabled, size) = (place.is_some(), queue.enabled, queue.size);
+            self.shared.update(|status| {
+                let status = &mut status.queues[index];
+                (status.started, status.enabled, status.size) = (started, enabled, size);
+            });
+        }
+        let shared = &self.shared;
+        if shared.pairs[pair].hand_over(setup, &shared.waker, self.patience) {
+            self.patience = PATIENCE;
+        } else {
+            self.patience = SHORT_PATIENCE;
+            shared.report(format!("the worker of queue pair {pair} does not poll"));
+        }
+        failed.map_or(Ok(()), refuse)
+    }
+
+    /// As [`refresh`](Self::refresh), for a queue that runs or now may.
+    fn refresh_queue(&mut self, index: u32) -> Result<()> {
+        let queue = &self.queues[index as usize];
+        if queue.epoch == 0 && !queue.kicked {
+            Ok(())
+        } else {
+            self.refresh(index as usize / 2)
+        }
+    }
+
+    fn refresh_all(&mut self) -> Result<()> {
+        let mut result = Ok(());
+        for pair in 0..self.shared.pairs.len() {
+            let queues = &self.queues[2 * pair..2 * pair + 2];
+            let running = queues.iter().any(|q| q.epoch != 0 || q.kicked);
+            if running || self.shared.pairs[pair].is_held() {
+                result = result.and(self.refresh(pair));
+            }
+        }
+        result
+    }
+
+    /// Puts another memory map in place; the old one goes once no worker uses it.
+    fn set_memory(&mut self, memory: Option<Arc<GuestMemory>>) -> Result<()> {
+        let old = std::mem::replace(&mut self.memory, memory);
+        let result = self.refresh_all();
+        drop(old);
+        result
+    }
+
+    fn adopt(file: Option<File>) -> Result<Option<Arc<Event>>> {
+        match file.map(Event::adopt).transpose() {
+            Ok(event) => Ok(event.map(Arc::new)),
+            Err(error) => refuse(error),
+        }
+    }
+}
+
+fn layout(region: &VhostUserMemoryRegion) -> RegionLayout {
+    RegionLayout {
+        guest_address: region.guest_phys_addr,
+        user_address: region.user_addr,
+        size: region.memory_size,
+        file_offset: region.mmap_offset,
+    }
+}
+
+impl VhostUserBackendReqHandlerMut for Session {
+    fn set_owner(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn reset_owner(&mut self) -> Result<()> {
+        self.stop_all();
+        Ok(())
+    }
+
+    fn reset_device(&mut self) -> Result<()> {
+        self.features = 0;
+        self.stop_all();
+        self.shared.update(|status| status.features = 0);
+        Ok(())
+    }
+
+    fn get_features(&mut self) -> Result<u64> {
+        Ok(self.offered)
+    }
+
+    fn set_features(&mut self, features: u64) -> Result<()> {
+        let unknown = features & !self.offered;
+        if unknown != 0 {
+            return refuse(format!("features {unknown:#x} were not offered"));
+        }
+        self.features = features;
+        self.shared.update(|status| status.features = features);
+        self.refresh_all()
+    }
+
+    fn set_mem_table(
+        &mut self,
+        regions: &[VhostUserMemoryRegion],
+        files: Vec<File>,
+        _: Option<bool>,
+    ) -> Result<Option<Vec<u64>>> {
+        let regions = regions
+            .iter()
+            .map(layout)
+            .zip(files.into_iter().map(OwnedFd::from));
+        match GuestMemory::new(regions.collect()) {
+            Ok(memory) => self.set_memory(Some(Arc::new(memory))).map(|()| None),
+            Err(error) => refuse(error),
+        }
+    }
+
+    fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
+        let queue = self.queue(index)?;
+        let size = u16::try_from(num).unwrap_or(0);
+        if !size.is_power_of_two() || size > MAX_QUEUE_SIZE {
+            return refuse(format!(
+                "queue size {num} is not a power of two up to {MAX_QUEUE_SIZE}"
+            ));
+        }
+        if queue.epoch != 0 && queue.size != size {
+            return refuse(format!("queue {index} runs; its size can't change"));
+        }
+        queue.size = size;
+        Ok(())
+    }
+
+    fn set_vring_addr(
+        &mut self,
+        index: u32,
+        flags: VhostUserVringAddrFlags,
+        desc: u64,
+        used: u64,
+        avail: u64,
+        _log: u64,
+    ) -> Result<()> {
+        if !flags.is_empty() {
+            return unsupported("logging of the used ring");
+        }
+        let queue = self.queue(index)?;
+        let addresses = Some(Addresses { desc, avail, used });
+        if queue.addresses != addresses {
+            queue.addresses = addresses;
+            self.refresh_queue(index)?;
+        }
+        Ok(())
+    }
+
+    fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
+        let queue = self.queue(index)?;
+        let Ok(base) = u16::try_from(base) else {
+            return refuse(format!("queue {index} can't start at {base}"));
+        };
+        if queue.epoch != 0 {
+            return refuse(format!("queue {index} runs; its base can't change"));
+        }
+        queue.base = base;
+        Ok(())
+    }
+
+    fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
+        let queue = self.queue(index)?;
+        let ran = queue.epoch != 0;
+        queue.kicked = false;
+        queue.kick = None;
+        if ran {
+            self.refresh(index as usize / 2)?;
+            let report = self.shared.pairs[index as usize / 2].report(index as usize % 2);
+            self.queues[index as usize].base = report.stopped().next_avail;
+        }
+        Ok(VhostUserVringState::new(
+            index,
+            self.queues[index as usize].base.into(),
+        ))
+    }
+
+    fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {
+        let event = Self::adopt(fd)?;
+        let queue = self.queue(index.into())?;
+        queue.kick = event;
+        queue.kicked = true;
+        self.refresh_queue(index.into())
+    }
+
+    fn set_vring_call(&mut self, index: u8, fd: Option<File>) -> Result<()> {
+        let event = Self::adopt(fd)?;
+        self.queue(index.into())?.call = event;
+        self.refresh_queue(index.into())
+    }
+
+    fn set_vring_err(&mut self, index: u8, fd: Option<File>) -> Result<()> {
+        let event = Self::adopt(fd)?;
+        self.queue(index.into())?.error = event;
+        self.refresh_queue(index.into())
+    }
+
+    fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
+        let mut bits = VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+            | VhostUserProtocolFeatures::RESET_DEVICE;
+        bits.set(
+            VhostUserProtocolFeatures::CONFIG,
+            self.shared.config.has_space(),
+        );
+        Ok(bits)
+    }
+
+    fn set_protocol_features(&mut self, features: u64) -> Result<()> {
+        let unknown = features & !self.get_protocol_features()?.bits();
+        if unknown != 0 {
+            return refuse(format!("protocol features {unknown:#x} were not offered"));
+        }
+        self.protocol = features;
+        self.shared
+            .update(|status| status.protocol_features = features);
+        Ok(())
+    }
+
+    fn get_queue_num(&mut self) -> Result<u64> {
+        // Some front ends count pairs here, others rings. The larger number suits both: none asks
+        // for more queues than it was configured with.
+        Ok(self.queues.len() as u64)
+    }
+
+    fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
+        let queue = self.queue(index)?;
+        if queue.enabled != enable {
+            queue.enabled = enable;
+            self.refresh_queue(index)?;
+            self.shared
+                .update(|status| status.queues[index as usize].enabled = enable);
+        }
+        Ok(())
+    }
+
+    fn get_config(&mut self, offset: u32, size: u32, _: VhostUserConfigFlags) -> Result<Vec<u8>> {
+        // Front ends ask for the whole structure of their own virtio version: the rest is zero.
+        let space = self.shared.config.space();
+        let at = |i: usize| space.get(offset as usize + i).copied().unwrap_or(0);
+        Ok((0..size.min(256) as usize).map(at).collect())
+    }
+
+    fn set_config(&mut self, _: u32, _: &[u8], _: VhostUserConfigFlags) -> Result<()> {
+        unsupported("writing the configuration space")
+    }
+
+    fn set_gpu_socket(&mut self, _: GpuBackend) -> Result<()> {
+        unsupported("a GPU socket")
+    }
+
+    fn get_shared_object(&mut self, _: VhostUserSharedMsg) -> Result<File> {
+        unsupported("sharing objects")
+    }
+
+    fn get_inflight_fd(&mut self, _: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
+        unsupported("in-flight tracking")
+    }
+
+    fn set_inflight_fd(&mut self, _: &VhostUserInflight, _: File) -> Result<()> {
+        unsupported("in-flight tracking")
+    }
+
+    fn get_max_mem_slots(&mut self) -> Result<u64> {
+        Ok(MAX_REGIONS as u64)
+    }
+
+    fn add_mem_region(
+        &mut self,
+        region: &VhostUserSingleMemoryRegion,
+        file: File,
+        _: Option<bool>,
+    ) -> Result<Option<u64>> {
+        let (layout, fd) = (layout(region), OwnedFd::from(file));
+        let memory = match &self.memory {
+            Some(memory) => memory.with_region(layout, &fd),
+            None => GuestMemory::new(vec![(layout, fd)]),
+        };
+        match memory {
+            Ok(memory) => self.set_memory(Some(Arc::new(memory))).map(|()| None),
+            Err(error) => refuse(error),
+        }
+    }
+
+    fn remove_mem_region(&mut self, region: &VhostUserSingleMemoryRegion) -> Result<()> {
+        let Some(memory) = &self.memory else {
+            return refuse("there is no memory to remove");
+        };
+        match memory.without_region(layout(region)) {
+            Ok(memory) if memory.region_count() == 0 => self.set_memory(None),
+            Ok(memory) => self.set_memory(Some(Arc::new(memory))),
+            Err(error) => refuse(error),
+        }
+    }
+
+    fn set_device_state_fd(
+        &mut self,
+        _: VhostTransferStateDirection,
+        _: VhostTransferStatePhase,
+        _: File,
+    ) -> Result<Option<File>> {
+        unsupported("moving device state")
+    }
+
+    fn check_device_state(&mut self) -> Result<()> {
+        unsupported("moving device state")
+    }
+
+    fn get_shmem_config(&mut self) -> Result<VhostUserShMemConfig> {
+        unsupported("shared memory regions")
+    }
+
+    fn set_log_base(&mut self, _: &VhostUserLog, _: File) -> Result<()> {
+        unsupported("logging of dirty pages")
+    }
+}

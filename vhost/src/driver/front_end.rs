@@ -1,0 +1,409 @@
+//! The front end: connection, memory, negotiation.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+
+use super::layout::{GUEST_BASE, RingLayout, USER_BASE, lay_out};
+use super::ring::DriverRing;
+use super::{DriverPair, ReceiveQueue, TransmitQueue};
+use crate::backend::Role;
+use crate::memory::Mapping;
+use crate::net::feature;
+use crate::ring::{MAX_FRAME, MAX_QUEUE_SIZE};
+
+/// Size of the huge pages that are asked for.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Configuration of a [`FrontEnd`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrontEndConfig {
+    /// Path of the unix socket.
+    pub socket: PathBuf,
+    /// Who listens on it: as server we do, and a back end in client mode connects.
+    pub role: Role,
+    /// Pairs of queues to use.
+    pub queue_pairs: u16,
+    /// Entries of each ring: a power of two.
+    pub queue_size: u16,
+    /// Features to ask for; what the back end does not offer is left out.
+    pub features: u64,
+    /// Bytes of each receive buffer. Without mergeable buffers it must hold the longest frame.
+    pub receive_buffer: u32,
+    /// Bytes of each transmit buffer; longer frames use several.
+    pub transmit_buffer: u32,
+    /// Whether to try 2 MiB pages; ordinary ones serve where there are none.
+    pub huge_pages: bool,
+    /// How long to wait for the other side of the socket.
+    pub patience: Duration,
+}
+
+impl FrontEndConfig {
+    /// Everything that back ends of this crate offer, one queue pair of 256 entries, 2 KiB
+    /// buffers, connecting to `socket`.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self {
+            socket: socket.into(),
+            role: Role::Client,
+            queue_pairs: 1,
+            queue_size: 256,
+            features: feature::VERSION_1
+                | feature::MRG_RXBUF
+                | feature::INDIRECT_DESC
+                | feature::EVENT_IDX
+                | feature::MQ
+                | feature::CTRL_VQ
+                | feature::OFFLOADS,
+            receive_buffer: 2048,
+            transmit_buffer: 2048,
+            huge_pages: false,
+            patience: Duration::from_secs(10),
+        }
+    }
+
+    fn check(&self) -> Result<(), DriverError> {
+        let refuse = |text: &str| Err(DriverError::Config(text.into()));
+        if self.queue_pairs == 0 || self.queue_pairs > 64 {
+            return refuse("queue pairs must be 1 to 64");
+        }
+        if !self.queue_size.is_power_of_two() || self.queue_size > MAX_QUEUE_SIZE {
+            return refuse("queue size must be a power of two up to 32768");
+        }
+        let sizes = 64..=1 << 20;
+        if !sizes.contains(&self.receive_buffer) || !sizes.contains(&self.transmit_buffer) {
+            return refuse("buffers must be of 64 bytes to 1 MiB");
+        }
+        Ok(())
+    }
+}
+
+/// Why a front end did not come up.
+#[derive(Debug)]
+pub enum DriverError {
+    /// The configuration contradicts itself, or what was negotiated.
+    Config(String),
+    /// The kernel refused something.
+    Io(io::Error),
+    /// The protocol failed, or the back end refused a request.
+    Protocol(vhost::Error),
+}
+
+impl fmt::Display for DriverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(text) => f.write_str(text),
+            Self::Io(error) => error.fmt(f),
+            Self::Protocol(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for DriverError {}
+
+impl From<io::Error> for DriverError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<vhost::Error> for DriverError {
+    fn from(error: vhost::Error) -> Self {
+        Self::Protocol(error)
+    }
+}
+
+/// A connection to a back end, with the memory that both share. Dropping it disconnects.
+pub struct FrontEnd {
+    config: FrontEndConfig,
+    frontend: Frontend,
+    file: OwnedFd,
+    memory: Arc<Mapping>,
+    layouts: Vec<RingLayout>,
+    offered: u64,
+    features: u64,
+    running: bool,
+}
+
+impl fmt::Debug for FrontEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrontEnd")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl FrontEnd {
+    /// Connects (or, as server, waits for a connection), negotiates, and starts the queues.
+    ///
+    /// # Errors
+    /// A contradictory configuration, a socket where nobody answers in time, a back end that
+    /// refuses a request.
+    pub fn connect(config: FrontEndConfig) -> Result<(Self, Vec<DriverPair>), DriverError> {
+        config.check()?;
+        let stream = match config.role {
+            Role::Client => dial(&config.socket, config.patience)?,
+            Role::Server => answer(&config.socket, config.patience)?,
+        };
+        Self::from_stream(config, stream)
+    }
+
+    /// As [`connect`](Self::connect), over a socket that is connected already.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_stream(
+        config: FrontEndConfig,
+        stream: UnixStream,
+    ) -> Result<(Self, Vec<DriverPair>), DriverError> {
+        config.check()?;
+        let (layouts, len) = lay_out(&config);
+        let (file, memory) = allocate(len, config.huge_pages)?;
+        let frontend = Frontend::from_stream(stream, 2 * u64::from(config.queue_pairs));
+        let (offered, features, running) = (0, 0, false);
+        let mut front_end = Self {
+            config,
+            frontend,
+            file,
+            memory,
+            layouts,
+            offered,
+            features,
+            running,
+        };
+        front_end.negotiate()?;
+        let wanted = front_end.config.features;
+        let pairs = front_end.restart(wanted)?;
+        Ok((front_end, pairs))
+    }
+
+    /// What comes once for a connection, up to the memory table.
+    fn negotiate(&mut self) -> Result<(), DriverError> {
+        self.frontend.set_owner()?;
+        self.offered = self.frontend.get_features()?;
+        if self.offered & feature::PROTOCOL_FEATURES != 0 {
+            let known = VhostUserProtocolFeatures::MQ
+                | VhostUserProtocolFeatures::REPLY_ACK
+                | VhostUserProtocolFeatures::RESET_DEVICE;
+            let common = self.frontend.get_protocol_features()? & known;
+            self.frontend.set_protocol_features(common)?;
+            if common.contains(VhostUserProtocolFeatures::REPLY_ACK) {
+                self.frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+            }
+            // The number of queues is not asked for: some peers count pairs there, others rings.
+            if !common.contains(VhostUserProtocolFeatures::MQ) && self.config.queue_pairs > 1 {
+                return Err(DriverError::Config(
+                    "the back end has one queue pair only".into(),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops the queues, if they run, and starts them again from nothing with other features, as
+    /// a guest does that boots another driver. Pairs of an earlier start are dead.
+    ///
+    /// # Errors
+    /// A back end that refuses, or receive buffers that are too small for what was negotiated.
+    pub fn restart(&mut self, features: u64) -> Result<Vec<DriverPair>, DriverError> {
+        if self.running {
+            self.stop()?;
+        }
+        self.features = features & self.offered & !feature::PROTOCOL_FEATURES;
+        self.check_buffers()?;
+        for layout in &self.layouts {
+            // Whole pages from the descriptors up to the tables: the rings and nothing else.
+            self.memory
+                .write(layout.desc, &vec![0; layout.tables - layout.desc]);
+        }
+        let protocol = self.offered & feature::PROTOCOL_FEATURES;
+        self.frontend.set_features(self.features | protocol)?;
+        self.share_memory()?;
+        let mut pairs = Vec::new();
+        for layouts in self.layouts.chunks(2) {
+            let receive = ReceiveQueue::new(self.memory.clone(), layouts[0], self.features)?;
+            let transmit = TransmitQueue::new(self.memory.clone(), layouts[1], self.features)?;
+            pairs.push(DriverPair { receive, transmit });
+        }
+        for (index, pair) in pairs.iter_mut().enumerate() {
+            self.start_queue(2 * index, &pair.receive.ring, 0)?;
+            self.start_queue(2 * index + 1, &pair.transmit.ring, 0)?;
+            pair.receive.flush();
+        }
+        self.running = true;
+        self.enable(true)?;
+        Ok(pairs)
+    }
+
+    fn check_buffers(&self) -> Result<(), DriverError> {
+        let tso = feature::GUEST_TSO4 | feature::GUEST_TSO6;
+        let needed = if self.features & tso == 0 {
+            1514 + 12
+        } else {
+            MAX_FRAME as u32 + 12
+        };
+        if self.features & feature::MRG_RXBUF == 0 && self.config.receive_buffer < needed {
+            return Err(DriverError::Config(format!(
+                "receive buffers of {} bytes can't hold frames of {needed} without merging",
+                self.config.receive_buffer
+            )));
+        }
+        Ok(())
+    }
+
+    /// Sends the memory table.
+    ///
+    /// # Errors
+    /// A back end that refuses it.
+    pub fn share_memory(&self) -> Result<(), DriverError> {
+        let region = VhostUserMemoryRegionInfo {
+            guest_phys_addr: GUEST_BASE,
+            memory_size: self.memory.len() as u64,
+            userspace_addr: USER_BASE,
+            mmap_offset: 0,
+            mmap_handle: self.file.as_raw_fd(),
+        };
+        self.frontend.set_mem_table(&[region])?;
+        Ok(())
+    }
+
+    fn start_queue(&self, index: usize, ring: &DriverRing, base: u16) -> Result<(), DriverError> {
+        let layout = ring.layout;
+        let address = |offset: usize| USER_BASE + offset as u64;
+        self.frontend.set_vring_num(index, layout.size)?;
+        self.frontend.set_vring_base(index, base)?;
+        let config = VringConfigData {
+            queue_max_size: layout.size,
+            queue_size: layout.size,
+            flags: 0,
+            desc_table_addr: address(layout.desc),
+            used_ring_addr: address(layout.used),
+            avail_ring_addr: address(layout.avail),
+            log_addr: None,
+        };
+        self.frontend.set_vring_addr(index, &config)?;
+        self.frontend.set_vring_call(index, &ring.call().share()?)?;
+        self.frontend.set_vring_kick(index, &ring.kick().share()?)?;
+        Ok(())
+    }
+
+    /// Enables or disables every queue.
+    ///
+    /// # Errors
+    /// A back end that refuses.
+    pub fn enable(&mut self, enable: bool) -> Result<(), DriverError> {
+        if self.offered & feature::PROTOCOL_FEATURES != 0 {
+            for index in 0..self.layouts.len() {
+                self.frontend.set_vring_enable(index, enable)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops every queue; tells where each stood.
+    ///
+    /// # Errors
+    /// A back end that does not answer.
+    pub fn stop(&mut self) -> Result<Vec<u32>, DriverError> {
+        self.running = false;
+        let stop = |index| Ok(self.frontend.get_vring_base(index)?);
+        (0..self.layouts.len()).map(stop).collect()
+    }
+
+    /// Starts queues again that were stopped, with the same pairs, where they stood.
+    ///
+    /// # Errors
+    /// A back end that refuses.
+    pub fn resume(&mut self, pairs: &[DriverPair], bases: &[u32]) -> Result<(), DriverError> {
+        let rings = pairs
+            .iter()
+            .flat_map(|p| [&p.receive.ring, &p.transmit.ring]);
+        for (index, (ring, base)) in rings.zip(bases).enumerate() {
+            self.start_queue(index, ring, *base as u16)?;
+        }
+        self.running = true;
+        self.enable(true)
+    }
+
+    /// Features that both sides agreed on.
+    pub fn features(&self) -> u64 {
+        self.features
+    }
+
+    /// Features that the back end offers.
+    pub fn offered(&self) -> u64 {
+        self.offered
+    }
+
+    /// The guest's memory: every byte can be read and written, for tests that misbehave.
+    pub fn memory(&self) -> &Arc<Mapping> {
+        &self.memory
+    }
+
+    /// The file behind the memory.
+    pub fn memory_file(&self) -> &OwnedFd {
+        &self.file
+    }
+
+    /// Where each queue is in the memory, in virtio's order.
+    pub fn layouts(&self) -> &[RingLayout] {
+        &self.layouts
+    }
+
+    /// The protocol's messages, one by one, for tests that misbehave.
+    pub fn messages(&self) -> Frontend {
+        self.frontend.clone()
+    }
+}
+
+/// Makes a memfd and maps it, with huge pages where wanted and possible.
+fn allocate(len: usize, huge: bool) -> io::Result<(OwnedFd, Arc<Mapping>)> {
+    let make = |flags: MemfdFlags, len: usize| -> io::Result<(OwnedFd, Arc<Mapping>)> {
+        let fd = memfd_create("guest-memory", MemfdFlags::CLOEXEC | flags)?;
+        ftruncate(&fd, len as u64)?;
+        let mapping = Mapping::of_file(&fd, len)?;
+        Ok((fd, Arc::new(mapping)))
+    };
+    if huge {
+        let flags = MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+        if let Ok(made) = make(flags, len.next_multiple_of(HUGE_PAGE)) {
+            return Ok(made);
+        }
+    }
+    make(MemfdFlags::empty(), len.next_multiple_of(4096))
+}
+
+/// Connects, again and again while nobody listens.
+fn dial(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match UnixStream::connect(path) {
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            result => return result,
+        }
+    }
+}
+
+/// Listens for one connection.
+fn answer(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    let deadline = Instant::now() + patience;
+    let result = loop {
+        match listener.accept() {
+            Ok((stream, _)) => break stream.set_nonblocking(false).map(|()| stream),
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            Err(error) => break Err(error),
+        }
+    };
+    let _ = std::fs::remove_file(path);
+    result
+}

@@ -1,0 +1,461 @@
+//! Guest memory: mappings of the front end's files, and the map from guest addresses to them.
+//!
+//! A [`GuestMemory`] never changes; a new memory table makes a new one. Addresses are translated
+//! once, into a pointer and a length that was checked, and nobody gets a reference into a mapping.
+
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{FileType, fstat};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::copy;
+use crate::sigbus::{self, Guarded};
+
+/// Most regions in one memory table (the limit that QEMU and the vhost kernel modules know too).
+pub const MAX_REGIONS: usize = 509;
+
+/// A region as the front end describes it (vhost-user, "Memory region description").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionLayout {
+    /// Guest physical address of the first byte.
+    pub guest_address: u64,
+    /// Address of the first byte in the front end's own process.
+    pub user_address: u64,
+    /// Length in bytes.
+    pub size: u64,
+    /// Where the region starts in its file, in bytes.
+    pub file_offset: u64,
+}
+
+/// Why a memory table was refused.
+#[derive(Debug)]
+pub enum MemoryError {
+    /// More regions than [`MAX_REGIONS`], or none.
+    Count(usize),
+    /// A region of size 0, or one that wraps round the end of an address space.
+    Range(RegionLayout),
+    /// Two regions overlap in the guest's or the front end's address space.
+    Overlap(RegionLayout, RegionLayout),
+    /// The file is not a regular file or memfd.
+    FileType(RegionLayout),
+    /// The file is shorter than the region needs, in bytes.
+    FileTooShort(RegionLayout, u64),
+    /// The kernel refused the mapping.
+    Map(RegionLayout, std::io::Error),
+    /// The process has as many guest mappings as it can guard.
+    TooManyMappings,
+    /// The region to remove is not there.
+    Unknown(RegionLayout),
+}
+
+impl fmt::Display for MemoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(n) => write!(f, "{n} memory regions; 1 to {MAX_REGIONS} are possible"),
+            Self::Range(r) => write!(f, "memory region is empty or wraps: {r:x?}"),
+            Self::Overlap(a, b) => write!(f, "memory regions overlap: {a:x?} and {b:x?}"),
+            Self::FileType(r) => write!(f, "memory region is not backed by a file: {r:x?}"),
+            Self::FileTooShort(r, len) => {
+                write!(
+                    f,
+                    "memory file of {len} bytes is too short for region {r:x?}"
+                )
+            }
+            Self::Map(r, error) => write!(f, "memory region can't be mapped: {error}: {r:x?}"),
+            Self::TooManyMappings => write!(f, "too many guest memory mappings in this process"),
+            Self::Unknown(r) => write!(f, "no such memory region to remove: {r:x?}"),
+        }
+    }
+}
+
+impl std::error::Error for MemoryError {}
+
+/// A shared mapping of a file, with checked access by offset.
+///
+/// Others change the memory at will, so values are read once, by copies and atomics.
+#[derive(Debug)]
+pub struct Mapping {
+    base: *mut u8,
+    mapped: usize,
+    /// Offset of the first byte that belongs to the region.
+    lead: usize,
+    len: usize,
+    guarded: Option<Guarded>,
+}
+
+// SAFETY: a mapping is plain memory, shared with other processes anyway; all access goes through
+// atomics and opaque copies, and `munmap` may be called by any thread.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; no method hands out a reference into the memory.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `len` bytes of `fd` from `offset`, which need not be page-aligned.
+    fn of_region(layout: RegionLayout, fd: &OwnedFd) -> Result<Self, MemoryError> {
+        let stat = fstat(fd).map_err(|e| MemoryError::Map(layout, e.into()))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(MemoryError::FileType(layout));
+        }
+        let end = layout.file_offset.checked_add(layout.size);
+        let end = end.ok_or(MemoryError::Range(layout))?;
+        let length = u64::try_from(stat.st_size).unwrap_or(0);
+        if end > length {
+            return Err(MemoryError::FileTooShort(layout, length));
+        }
+        // A hugetlb file tells its page size as its block size; mappings of it must be aligned to it.
+        let block = u64::try_from(stat.st_blksize).unwrap_or(4096);
+        let page = if block.is_power_of_two() && block <= 1 << 30 {
+            block.max(4096)
+        } else {
+            4096
+        };
+        let start = layout.file_offset & !(page - 1);
+        let mapped = (end - start).checked_next_multiple_of(page);
+        let mapped = mapped.and_then(|n| usize::try_from(n).ok());
+        let mapped = mapped.ok_or(MemoryError::Range(layout))?;
+        let lead = (layout.file_offset - start) as usize;
+        // The front end has reserved the pages; a second reservation could only fail.
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        Self::map(fd, start, mapped, flags, lead, layout.size as usize).map_err(|e| {
+            e.map_or(MemoryError::TooManyMappings, |e| {
+                MemoryError::Map(layout, e)
+            })
+        })
+    }
+
+    /// Maps the whole of a file of our own making.
+    ///
+    /// # Errors
+    /// What mmap(2) says, or an exhausted table of guarded mappings.
+    pub(crate) fn of_file(fd: &OwnedFd, len: usize) -> std::io::Result<Self> {
+        Self::map(fd, 0, len, MapFlags::SHARED, 0, len)
+            .map_err(|e| e.unwrap_or_else(|| std::io::Error::other("too many mappings")))
+    }
+
+    fn map(
+        fd: &OwnedFd,
+        start: u64,
+        mapped: usize,
+        flags: MapFlags,
+        lead: usize,
+        len: usize,
+    ) -> Result<Self, Option<std::io::Error>> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
+        let base = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                mapped,
+                protection,
+                flags,
+                fd.as_fd(),
+                start,
+            )
+            .map_err(|e| Some(e.into()))?
+        }
+        .cast::<u8>();
+        let guarded = sigbus::guard(base, mapped);
+        let mapping = Self {
+            base,
+            mapped,
+            lead,
+            len,
+            guarded,
+        };
+        if mapping.guarded.is_none() {
+            return Err(None);
+        }
+        Ok(mapping)
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the mapping has no bytes; never the case.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn is_broken(&self) -> bool {
+        self.guarded.as_ref().is_some_and(Guarded::is_broken)
+    }
+
+    /// Pointer to `len` bytes at `offset`.
+    ///
+    /// # Panics
+    /// If they are not all inside.
+    #[inline]
+    pub(crate) fn at(&self, offset: usize, len: usize) -> *mut u8 {
+        assert!(
+            offset <= self.len && len <= self.len - offset,
+            "outside the mapping"
+        );
+        // SAFETY: just checked; `lead + len` is within the mapping by construction.
+        unsafe { self.base.add(self.lead + offset) }
+    }
+
+    /// Copies bytes at `offset` out.
+    ///
+    /// # Panics
+    /// If they are not all inside.
+    #[inline]
+    pub fn read(&self, offset: usize, into: &mut [u8]) {
+        let from = self.at(offset, into.len());
+        // SAFETY: `at` checked the source; the target is a slice of ours.
+        unsafe { copy::copy(from, into.as_mut_ptr(), into.len()) }
+    }
+
+    /// Copies bytes to `offset`.
+    ///
+    /// # Panics
+    /// If they do not fit.
+    #[inline]
+    pub fn write(&self, offset: usize, bytes: &[u8]) {
+        let to = self.at(offset, bytes.len());
+        // SAFETY: `at` checked the target; the source is a slice of ours.
+        unsafe { copy::copy(bytes.as_ptr(), to, bytes.len()) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // The handler must forget the mapping before its addresses can be used for another.
+        self.guarded = None;
+        // SAFETY: `base` and `mapped` are what mmap gave, and nobody holds a pointer any more:
+        // rings keep their map alive.
+        let _ = unsafe { munmap(self.base.cast(), self.mapped) };
+    }
+}
+
+/// Little-endian scalars at naturally aligned offsets, for the side that owns the memory.
+macro_rules! scalar {
+    ($load:ident, $store:ident, $type:ty, $atomic:ty) => {
+        impl Mapping {
+            /// Reads a little-endian value with acquire ordering.
+            ///
+            /// # Panics
+            /// If it is outside or not naturally aligned.
+            #[inline]
+            pub fn $load(&self, offset: usize) -> $type {
+                // The next line checks the alignment.
+                #[allow(clippy::cast_ptr_alignment)]
+                let p = self.at(offset, size_of::<$type>()).cast::<$type>();
+                assert!(p.is_aligned(), "unaligned");
+                // SAFETY: inside the mapping, aligned, and only ever accessed atomically or by
+                // opaque copies.
+                let cell = unsafe { <$atomic>::from_ptr(p) };
+                <$type>::from_le(cell.load(std::sync::atomic::Ordering::Acquire))
+            }
+
+            /// Writes a little-endian value with release ordering.
+            ///
+            /// # Panics
+            /// If it is outside or not naturally aligned.
+            #[inline]
+            pub fn $store(&self, offset: usize, value: $type) {
+                // The next line checks the alignment.
+                #[allow(clippy::cast_ptr_alignment)]
+                let p = self.at(offset, size_of::<$type>()).cast::<$type>();
+                assert!(p.is_aligned(), "unaligned");
+                // SAFETY: as for the load.
+                let cell = unsafe { <$atomic>::from_ptr(p) };
+                cell.store(value.to_le(), std::sync::atomic::Ordering::Release);
+            }
+        }
+    };
+}
+scalar!(load_u16, store_u16, u16, std::sync::atomic::AtomicU16);
+scalar!(load_u32, store_u32, u32, std::sync::atomic::AtomicU32);
+scalar!(load_u64, store_u64, u64, std::sync::atomic::AtomicU64);
+
+/// One line of the address map; all of them are looked at together, so they are small and flat.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    guest: u64,
+    size: u64,
+    host: *mut u8,
+}
+
+#[derive(Clone, Debug)]
+struct Region {
+    layout: RegionLayout,
+    mapping: Arc<Mapping>,
+}
+
+/// The guest's memory as it was at one memory table.
+#[derive(Debug)]
+pub struct GuestMemory {
+    /// Sorted by guest address.
+    lines: Box<[Line]>,
+    regions: Box<[Region]>,
+}
+
+// SAFETY: the pointers are into mappings that the regions keep alive; see `Mapping`.
+unsafe impl Send for GuestMemory {}
+// SAFETY: as above; nothing changes after construction.
+unsafe impl Sync for GuestMemory {}
+
+impl GuestMemory {
+    /// Maps the regions of a memory table.
+    ///
+    /// # Errors
+    /// What is wrong with the table; nothing stays mapped then.
+    pub fn new(regions: Vec<(RegionLayout, OwnedFd)>) -> Result<Self, MemoryError> {
+        let layouts: Vec<_> = regions.iter().map(|(layout, _)| *layout).collect();
+        check(&layouts)?;
+        let map = |(layout, fd)| {
+            Ok(Region {
+                layout,
+                mapping: Arc::new(Mapping::of_region(layout, &fd)?),
+            })
+        };
+        let regions: Result<Vec<_>, _> = regions.into_iter().map(map).collect();
+        Ok(Self::from_regions(regions?))
+    }
+
+    fn from_regions(mut regions: Vec<Region>) -> Self {
+        regions.sort_by_key(|r| r.layout.guest_address);
+        let line = |r: &Region| Line {
+            guest: r.layout.guest_address,
+            size: r.layout.size,
+            host: r.mapping.at(0, 0),
+        };
+        Self {
+            lines: regions.iter().map(line).collect(),
+            regions: regions.into(),
+        }
+    }
+
+    /// The same map with one region more; the others stay mapped as they are.
+    ///
+    /// # Errors
+    /// What is wrong with the new region.
+    pub fn with_region(&self, layout: RegionLayout, fd: &OwnedFd) -> Result<Self, MemoryError> {
+        let mut layouts: Vec<_> = self.regions.iter().map(|r| r.layout).collect();
+        layouts.push(layout);
+        check(&layouts)?;
+        let mut regions = self.regions.to_vec();
+        regions.push(Region {
+            layout,
+            mapping: Arc::new(Mapping::of_region(layout, fd)?),
+        });
+        Ok(Self::from_regions(regions))
+    }
+
+    /// The same map without the region that has these addresses and this size.
+    ///
+    /// # Errors
+    /// [`MemoryError::Unknown`] when there is none.
+    pub fn without_region(&self, layout: RegionLayout) -> Result<Self, MemoryError> {
+        let same = |r: &Region| {
+            r.layout.guest_address == layout.guest_address
+                && r.layout.user_address == layout.user_address
+                && r.layout.size == layout.size
+        };
+        let index = self
+            .regions
+            .iter()
+            .position(same)
+            .ok_or(MemoryError::Unknown(layout))?;
+        let mut regions = self.regions.to_vec();
+        regions.remove(index);
+        Ok(Self::from_regions(regions))
+    }
+
+    /// Number of regions.
+    pub fn region_count(&self) -> usize {
+        self.regions.len()
+    }
+
+    /// Whether a file was truncated under one of the mappings.
+    pub fn is_broken(&self) -> bool {
+        self.regions.iter().any(|r| r.mapping.is_broken())
+    }
+
+    /// Translates a guest physical address: the host pointer, and how many of the `len` bytes
+    /// asked for lie in that region. `hint` remembers the region for the next call.
+    #[inline]
+    pub(crate) fn translate(
+        &self,
+        address: u64,
+        len: u32,
+        hint: &mut u32,
+    ) -> Option<(*mut u8, u32)> {
+        if let Some(line) = self.lines.get(*hint as usize) {
+            let offset = address.wrapping_sub(line.guest);
+            if offset < line.size {
+                let room = line.size - offset;
+                // SAFETY: `offset` is inside the region, and so inside its mapping.
+                let host = unsafe { line.host.add(offset as usize) };
+                return Some((host, u64::from(len).min(room) as u32));
+            }
+        }
+        self.translate_slow(address, len, hint)
+    }
+
+    #[cold]
+    fn translate_slow(&self, address: u64, len: u32, hint: &mut u32) -> Option<(*mut u8, u32)> {
+        let after = self.lines.partition_point(|line| line.guest <= address);
+        let index = after.checked_sub(1)?;
+        let line = self.lines[index];
+        let offset = address - line.guest;
+        if offset >= line.size {
+            return None;
+        }
+        *hint = index as u32;
+        // SAFETY: `offset` is inside the region, and so inside its mapping.
+        let host = unsafe { line.host.add(offset as usize) };
+        Some((host, u64::from(len).min(line.size - offset) as u32))
+    }
+
+    /// Translates an address of the front end's process to a pointer to `len` bytes in one region.
+    pub(crate) fn translate_user(&self, address: u64, len: usize) -> Option<*mut u8> {
+        self.regions.iter().find_map(|region| {
+            let offset = address.checked_sub(region.layout.user_address)?;
+            if offset >= region.layout.size || region.layout.size - offset < len as u64 {
+                return None;
+            }
+            Some(region.mapping.at(offset as usize, len))
+        })
+    }
+}
+
+/// Checks what can be checked of a table without its files.
+fn check(layouts: &[RegionLayout]) -> Result<(), MemoryError> {
+    if layouts.is_empty() || layouts.len() > MAX_REGIONS {
+        return Err(MemoryError::Count(layouts.len()));
+    }
+    for layout in layouts {
+        let wraps = [
+            layout.guest_address,
+            layout.user_address,
+            layout.file_offset,
+        ]
+        .iter()
+        .any(|start| {
+            start
+                .checked_add(layout.size)
+                .is_none_or(|end| end > i64::MAX as u64)
+        });
+        if layout.size == 0 || wraps {
+            return Err(MemoryError::Range(*layout));
+        }
+    }
+    for key in [
+        |r: &RegionLayout| r.guest_address,
+        |r: &RegionLayout| r.user_address,
+    ] {
+        let mut sorted = layouts.to_vec();
+        sorted.sort_by_key(key);
+        for pair in sorted.windows(2) {
+            if key(&pair[0]) + pair[0].size > key(&pair[1]) {
+                return Err(MemoryError::Overlap(pair[0], pair[1]));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! The device side of a virtqueue.
+//!
+//! A [`FromGuest`] ring carries frames that the guest sends (virtio-net's transmit queues), a
+//! [`ToGuest`] ring those that it receives. Both work in bursts with the same three beats: parse
+//! descriptors ([`FromGuest::fetch`], [`ToGuest::reserve`]), copy ([`FromGuest::read`],
+//! [`ToGuest::fill`]), and publish the used entries once, with one decision about a notification
+//! ([`FromGuest::complete`], [`ToGuest::publish`]). Between the beats nothing borrows the ring, so
+//! one frame can go straight from one guest's ring to another's.
+//!
+//! The ring's format is behind [`Ring`]; this version knows the split ring only.
+
+mod active;
+mod from_guest;
+mod split;
+mod to_guest;
+
+use std::fmt;
+
+pub use from_guest::FromGuest;
+pub use to_guest::ToGuest;
+
+pub(crate) use active::{RingReport, Started};
+pub(crate) use split::{SplitLayout, SplitRing};
+
+/// Frames in one burst at most.
+pub const BURST: usize = 64;
+
+/// Descriptors in one chain at most. Linux needs 19 for the largest frame, QEMU's own bound is
+/// 1024 too.
+pub const MAX_CHAIN: usize = 1024;
+
+/// Longest frame taken from a guest, in bytes, without its virtio-net header: the largest IP
+/// packet, an Ethernet header and two VLAN tags, rounded up.
+pub const MAX_FRAME: usize = 65_536 + 64;
+
+/// Largest queue size that virtio 1.2 allows.
+pub const MAX_QUEUE_SIZE: u16 = 32_768;
+
+/// What a guest did to a ring that made us stop it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum RingError {
+    /// The available index ran ahead by more than the queue's size.
+    AvailableJump = 1,
+    /// A descriptor's index is outside its table.
+    DescriptorIndex,
+    /// A chain is longer than the queue or than [`MAX_CHAIN`], or runs in a circle.
+    ChainTooLong,
+    /// A buffer or table is not within the guest's memory.
+    OutsideMemory,
+    /// A buffer to read comes after one to write, or of the wrong kind for the queue.
+    Direction,
+    /// An indirect table that was not negotiated, is empty, nested, chained or of a wrong length.
+    Indirect,
+    /// A chain that offers 4 GiB or more.
+    Length,
+    /// The file behind the guest's memory was truncated.
+    MemoryTruncated,
+}
+
+impl RingError {
+    const ALL: [Self; 8] = [
+        Self::AvailableJump,
+        Self::DescriptorIndex,
+        Self::ChainTooLong,
+        Self::OutsideMemory,
+        Self::Direction,
+        Self::Indirect,
+        Self::Length,
+        Self::MemoryTruncated,
+    ];
+
+    /// The error that a number stands for; the inverse of `as u8`.
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|e| *e as u8 == code)
+    }
+}
+
+impl fmt::Display for RingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AvailableJump => "available index jumped beyond the queue's size",
+            Self::DescriptorIndex => "descriptor index outside the table",
+            Self::ChainTooLong => "descriptor chain too long or circular",
+            Self::OutsideMemory => "buffer outside guest memory",
+            Self::Direction => "buffer of the wrong direction",
+            Self::Indirect => "bad indirect descriptor",
+            Self::Length => "descriptor chain of 4 GiB or more",
+            Self::MemoryTruncated => "guest memory file was truncated while mapped",
+        })
+    }
+}
+
+impl std::error::Error for RingError {}
+
+/// Where a ring stands: plain data, so that it can be saved, checked and taken up again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingState {
+    /// Next entry of the available ring to read.
+    pub next_avail: u16,
+    /// Next entry of the used ring to write.
+    pub next_used: u16,
+}
+
+/// What a ring counts; written by its worker alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingCounters {
+    /// Frames that passed.
+    pub frames: u64,
+    /// Bytes of those frames, virtio-net headers not counted.
+    pub bytes: u64,
+    /// Chains too short to hold a virtio-net header and a byte.
+    pub short: u64,
+    /// Frames longer than [`MAX_FRAME`], or than any buffer the guest offers.
+    pub oversize: u64,
+    /// Frames the guest sent while its ring was disabled.
+    pub disabled: u64,
+    /// Notifications sent to the guest.
+    pub notifications: u64,
+}
+
+/// A piece of a guest buffer: a pointer with its validated length.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segment {
+    pub(crate) ptr: *mut u8,
+    pub(crate) len: u32,
+}
+
+/// One descriptor chain after parsing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Chain {
+    /// Index of its first descriptor, which the used entry names.
+    pub(crate) head: u16,
+    /// Number of its pieces in the burst's list.
+    pub(crate) count: u16,
+    /// Where its pieces start in the burst's list.
+    pub(crate) first: u32,
+    /// Bytes of all its pieces.
+    pub(crate) total: u32,
+}
+
+/// Which way a queue's buffers go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// The guest wrote them, we read.
+    Readable,
+    /// We write them, the guest reads.
+    Writable,
+}
+
+/// A ring of one of the formats that drivers can negotiate.
+#[derive(Debug)]
+pub(crate) enum Ring {
+    /// Virtio 1.2, 2.7.
+    Split(SplitRing),
+}

@@ -1,0 +1,329 @@
+//! Frames that a guest receives: virtio-net's receive queues.
+
+use std::sync::Arc;
+
+use super::active::{Active, RingReport, Started};
+use super::{BURST, Direction, FromGuest, MAX_CHAIN, Ring, RingCounters, Segment};
+use crate::copy;
+use crate::event::Event;
+use crate::net::{NetHeader, feature};
+
+/// A frame of the burst and the chains that will hold it.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    /// First of its chains.
+    first: u16,
+    /// Number of its chains; 0 when no buffer can hold the frame.
+    chains: u16,
+    /// Bytes of the frame, without header.
+    len: u32,
+}
+
+/// The device side of a queue whose frames go to the guest.
+///
+/// [`reserve`](Self::reserve) finds buffers for a burst, [`fill`](Self::fill) copies its frames,
+/// [`publish`](Self::publish) hands them to the guest.
+#[derive(Debug)]
+pub struct ToGuest {
+    active: Active,
+    header: u32,
+    mergeable: bool,
+    slots: Vec<Slot>,
+    /// Chains of the burst that are in use.
+    taken: usize,
+}
+
+impl ToGuest {
+    pub(crate) fn new(report: Arc<RingReport>, alarm: Option<Arc<Event>>) -> Self {
+        Self {
+            active: Active::new(Direction::Writable, report, alarm),
+            header: NetHeader::LEN as u32,
+            mergeable: false,
+            slots: Vec::with_capacity(BURST),
+            taken: 0,
+        }
+    }
+
+    pub(crate) fn install(&mut self, next: Option<Started>) -> Option<Started> {
+        self.publish();
+        if let Some(next) = &next {
+            self.header = NetHeader::len_for(next.features) as u32;
+            self.mergeable = next.features & feature::MRG_RXBUF != 0;
+        }
+        self.active.install(next)
+    }
+
+    pub(crate) fn started(&self) -> Option<&Started> {
+        self.active.started()
+    }
+
+    /// Whether the front end has started and enabled the queue and it is not broken.
+    #[inline]
+    pub fn is_running(&self) -> bool {
+        self.active.is_running()
+    }
+
+    /// Buffers that the guest has posted and nobody has taken.
+    #[inline]
+    pub fn room(&mut self) -> usize {
+        usize::from(self.active.pending())
+    }
+
+    /// Finds buffers for frames of these lengths, in order, [`BURST`] at most; tells for how many
+    /// it went: the others find no room now. What the burst held before is published first.
+    ///
+    /// A frame longer than the guest's buffers can ever hold is counted, and [`fill`](Self::fill)
+    /// refuses it; it does not hold up the others.
+    #[inline]
+    pub fn reserve(&mut self, lens: &[u32]) -> usize {
+        self.publish();
+        let lens = &lens[..lens.len().min(BURST)];
+        if !self.active.is_running() || lens.is_empty() {
+            return 0;
+        }
+        let pending = self.active.pending();
+        for (i, &len) in lens.iter().enumerate() {
+            if !self.place(len, lens.len() - i, pending) {
+                break;
+            }
+        }
+        self.slots.len()
+    }
+
+    /// Finds the chains of one frame, parsing `ahead` of them where it must; false without room.
+    #[inline(always)]
+    fn place(&mut self, len: u32, ahead: usize, pending: u16) -> bool {
+        let first = self.taken;
+        let mut left = len.saturating_add(self.header);
+        loop {
+            if self.taken == self.active.chains.len() && !self.more(ahead, pending) {
+                self.taken = first.min(self.active.chains.len());
+                return false;
+            }
+            let chain = &mut self.active.chains[self.taken];
+            if left <= chain.total {
+                // From here on, what the guest will find in the buffer.
+                chain.total = left;
+                self.taken += 1;
+                let chains = (self.taken - first) as u16;
+                self.slots.push(Slot {
+                    first: first as u16,
+                    chains,
+                    len,
+                });
+                return true;
+            }
+            if !self.mergeable {
+                self.active.counters.oversize += 1;
+                self.slots.push(Slot {
+                    first: first as u16,
+                    chains: 0,
+                    len,
+                });
+                return true;
+            }
+            left -= chain.total;
+            self.taken += 1;
+        }
+    }
+
+    /// Parses more chains; false when there are none, or the burst can't hold more.
+    #[inline(never)]
+    fn more(&mut self, ahead: usize, pending: u16) -> bool {
+        let parsed = self.active.chains.len();
+        let count = usize::from(pending)
+            .saturating_sub(parsed)
+            .min(ahead.max(4))
+            .min(BURST);
+        if count == 0 || parsed + count > MAX_CHAIN + BURST {
+            return false;
+        }
+        if !self.active.parse(parsed as u16, count as u16) {
+            self.slots.clear();
+            self.taken = 0;
+            return false;
+        }
+        self.active.chains.len() > parsed
+    }
+
+    /// Copies a frame into its buffers. `frame` must have the length it was reserved with; of
+    /// another length, the smaller of the two is copied. False if no buffer can hold it.
+    ///
+    /// # Panics
+    /// If no frame of that number was reserved.
+    #[inline]
+    pub fn fill(&mut self, slot: usize, header: NetHeader, frame: &[u8]) -> bool {
+        let slot = self.slots[slot];
+        if slot.chains == 0 {
+            return false;
+        }
+        let frame = &frame[..frame.len().min(slot.len as usize)];
+        let segments = self.segments(slot);
+        let header = NetHeader {
+            num_buffers: slot.chains,
+            ..header
+        }
+        .to_bytes();
+        let header = &header[..self.header as usize];
+        if segments[0].len as usize >= header.len() + frame.len() {
+            let ptr = segments[0].ptr;
+            // SAFETY: just checked against the piece's length; its memory is mapped.
+            unsafe {
+                copy::copy(header.as_ptr(), ptr, header.len());
+                copy::copy(frame.as_ptr(), ptr.add(header.len()), frame.len());
+            }
+        } else {
+            let mut cursor = Cursor::new(segments);
+            cursor.put_bytes(header);
+            cursor.put_bytes(frame);
+        }
+        true
+    }
+
+    /// Copies a frame that starts with `head` and goes on with what another guest's frame has
+    /// from `offset` on, straight from one guest's memory into the other's.
+    ///
+    /// # Panics
+    /// If no frame of that number was reserved, or `from` has no such frame in its burst.
+    pub fn fill_from(
+        &mut self,
+        slot: usize,
+        header: NetHeader,
+        head: &[u8],
+        from: &FromGuest,
+        frame: usize,
+        offset: usize,
+    ) -> bool {
+        let slot = self.slots[slot];
+        if slot.chains == 0 {
+            return false;
+        }
+        let header = NetHeader {
+            num_buffers: slot.chains,
+            ..header
+        }
+        .to_bytes();
+        let mut cursor = Cursor::new(self.segments(slot));
+        cursor.put_bytes(&header[..self.header as usize]);
+        let head = &head[..head.len().min(slot.len as usize)];
+        cursor.put_bytes(head);
+        let mut left = slot.len as usize - head.len();
+        for piece in from.pieces(frame, offset) {
+            let step = left.min(piece.len as usize);
+            // SAFETY: `step` is at most the piece's length, and its ring keeps it mapped.
+            unsafe { cursor.put(piece.ptr, step) };
+            left -= step;
+        }
+        true
+    }
+
+    /// The pieces of a frame's chains, which lie one after the other.
+    #[inline]
+    fn segments(&self, slot: Slot) -> &[Segment] {
+        let first = self.active.chains[usize::from(slot.first)].first as usize;
+        let last = self.active.chains[usize::from(slot.first + slot.chains - 1)];
+        &self.active.segments[first..last.first as usize + usize::from(last.count)]
+    }
+
+    /// Hands the reserved frames to the guest and notifies it if it asked for that. Every one of
+    /// them should have been filled: of one that was not, the guest sees its own old bytes.
+    #[inline]
+    pub fn publish(&mut self) {
+        if self.slots.is_empty() {
+            return;
+        }
+        let taken = self.taken;
+        let chains = std::mem::take(&mut self.active.chains);
+        if let Some(Started {
+            ring: Ring::Split(ring),
+            ..
+        }) = self.active.ready()
+        {
+            for (i, chain) in chains[..taken].iter().enumerate() {
+                ring.put_used(i as u16, chain.head, chain.total);
+            }
+        }
+        self.active.chains = chains;
+        for slot in self.slots.iter().filter(|slot| slot.chains > 0) {
+            self.active.counters.frames += 1;
+            self.active.counters.bytes += u64::from(slot.len);
+        }
+        self.active.publish(taken as u16);
+        self.active.forget();
+        self.slots.clear();
+        self.taken = 0;
+    }
+
+    /// Asks the guest to kick when it posts buffers; true if some came meanwhile.
+    pub fn arm(&mut self) -> bool {
+        let Some(Started {
+            ring: Ring::Split(ring),
+            ..
+        }) = self.active.ready()
+        else {
+            return false;
+        };
+        ring.arm()
+    }
+
+    /// Tells the guest that it need not kick.
+    pub fn disarm(&mut self) {
+        if let Some(Started {
+            ring: Ring::Split(ring),
+            ..
+        }) = self.active.ready()
+        {
+            ring.disarm();
+        }
+    }
+
+    /// What the queue counted.
+    pub fn counters(&self) -> RingCounters {
+        self.active.counters
+    }
+}
+
+/// Writes into pieces, one after the other.
+struct Cursor<'a> {
+    segments: &'a [Segment],
+    /// Bytes of the first piece that are written.
+    offset: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn new(segments: &'a [Segment]) -> Self {
+        Self {
+            segments,
+            offset: 0,
+        }
+    }
+
+    fn put_bytes(&mut self, bytes: &[u8]) {
+        // SAFETY: the slice is readable for its length.
+        unsafe { self.put(bytes.as_ptr(), bytes.len()) }
+    }
+
+    /// Copies `len` bytes from `from`, which is host memory or a piece of another guest's; stops
+    /// where the pieces end.
+    ///
+    /// # Safety
+    /// `len` bytes at `from` are readable.
+    unsafe fn put(&mut self, mut from: *const u8, mut len: usize) {
+        while len > 0
+            && let Some(segment) = self.segments.first()
+        {
+            let step = len.min(segment.len as usize - self.offset);
+            // SAFETY: `step` is within the rest of the piece and of the source.
+            unsafe {
+                copy::copy(from, segment.ptr.add(self.offset), step);
+                from = from.add(step);
+            }
+            len -= step;
+            self.offset += step;
+            if self.offset == segment.len as usize {
+                self.segments = &self.segments[1..];
+                self.offset = 0;
+            }
+        }
+    }
+}
