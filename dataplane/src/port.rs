@@ -24,8 +24,6 @@ indices! {
         Consumed = "consumed",
         /// Notifications sent to the guest or the kernel.
         Notifications = "notifications",
-        /// Times that a packet waited in the ring for want of a free buffer.
-        NoBuffer = "no-buffer",
         /// Packets whose checksum was computed here as the egress could not.
         Checksummed = "checksummed",
     }
@@ -60,8 +58,8 @@ indices! {
         Offload = "offload",
         /// The sender's offload request (virtio-net header) made no sense.
         BadOffload = "bad-offload",
-        /// The port was shut down while packets waited for it.
-        Stopped = "stopped",
+        /// No packet buffer was free to take it.
+        NoBuffer = "no-buffer",
     }
 }
 
@@ -103,7 +101,14 @@ impl PortTally {
         self.0.add(PortCounter::INFO.len() + reason as usize, count);
     }
 
-    /// Counts a packet that went out.
+    /// Counts a packet that came in and is dropped at once.
+    pub fn refuse(&self, reason: PortDrop, bytes: usize) {
+        self.add(PortCounter::RxPackets, 1);
+        self.add(PortCounter::RxBytes, bytes as u64);
+        self.drop(reason, 1);
+    }
+
+    /// Counts packets that went out.
     #[inline]
     pub fn sent(&self, packets: u64, bytes: u64) {
         self.add(PortCounter::TxPackets, packets);
@@ -163,8 +168,9 @@ pub struct Offloads {
 
 /// A port, as the worker that polls it sees it. Nothing here blocks.
 pub trait Port {
-    /// Appends packets that came in to `batch`, no more than it has room for. Counts what it drops itself (a bad
-    /// offload request); the worker counts what is received.
+    /// Appends packets that came in to `batch`, no more than it has room for. Counts what it drops
+    /// itself (a bad offload request, no free buffer) by [`PortTally::refuse`]; the worker counts
+    /// what is in the batch.
     fn receive(&mut self, cx: &mut PortContext<'_>, batch: &mut Batch);
 
     /// Sends all packets of `batch`, which is empty afterwards, in order; counts what was sent and what had to be

@@ -3,5 +3,8 @@
 
 pub mod cli;
 pub mod diagnostic;
+pub mod control;
+mod ids;
+pub mod instance;
 pub mod plan;
 pub mod spec;

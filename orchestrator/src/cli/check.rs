@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use super::{load, print};
 use crate::spec::Model;
-use crate::spec::model::{Endpoint, Path};
 
 /// Widest line of a drawing.
 const WIDTH: usize = 78;
@@ -37,7 +36,7 @@ fn summary(model: &Model) -> String {
         } else {
             ""
         };
-        draw(&mut out, name, widest, &words(model, path));
+        draw(&mut out, name, widest, &model.words(path));
     }
     let _ = writeln!(out, "\nno errors");
     out
@@ -59,32 +58,4 @@ fn draw(out: &mut String, name: &str, widest: usize, words: &[String]) {
         }
     }
     let _ = writeln!(out, "{line}");
-}
-
-fn words(model: &Model, path: &Path) -> Vec<String> {
-    let stage = |&function: &usize| {
-        let function = &model.functions[function];
-        format!("({} {})", function.config.kind(), function.name)
-    };
-    let mut words = vec![endpoint(model, path.left)];
-    words.extend(path.stages.iter().map(stage));
-    words.push(endpoint(model, path.right));
-    words
-}
-
-fn endpoint(model: &Model, endpoint: Endpoint) -> String {
-    match endpoint {
-        Endpoint::Port(port) => {
-            let port = &model.ports[port];
-            format!("[{} {}]", port.config.kind(), port.name)
-        }
-        Endpoint::Junction {
-            function,
-            interface,
-        } => {
-            let function = &model.functions[function];
-            let interface = &function.interfaces[interface];
-            format!("<{} {}.{interface}>", function.config.kind(), function.name)
-        }
-    }
 }

@@ -1,14 +1,20 @@
 //! The command line.
 
 mod attach;
+mod capture;
 mod check;
+mod run;
+mod show;
 
 use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
+use crate::control::client;
 use crate::spec::{self, Environment, Model, schema};
 
 /// Service chains of network functions between virtual machines, as a YAML file says.
@@ -21,6 +27,14 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a configuration
+    ///
+    /// Opens FILE's ports and forwards packets until SIGINT or SIGTERM, or until nothing can come in
+    /// any more (capture files at their end). See it by `chainplane show`.
+    Run {
+        /// The configuration
+        file: PathBuf,
+    },
     /// Check a configuration and draw its chains
     ///
     /// Reads FILE and reports everything that is wrong with it, with line, column and help.
@@ -39,14 +53,62 @@ enum Command {
         /// The port's name
         port: String,
     },
+    /// Show ports, functions, chains, drops, sessions and workers of a running instance
+    Show {
+        /// Only this; all but sessions without it
+        topic: Option<show::Topic>,
+        /// As JSON, for scripts
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        instance: InstanceChoice,
+    },
+    /// Capture a port's packets from a running instance, as pcapng
+    ///
+    /// Live: `chainplane capture web | tshark -i -`
+    Capture {
+        /// The port's name
+        port: String,
+        /// Write to this file rather than to standard output
+        #[arg(long, value_name = "FILE")]
+        write: Option<PathBuf>,
+        #[command(flatten)]
+        instance: InstanceChoice,
+    },
     /// Print the JSON Schema of configurations, for editors
     Schema,
+}
+
+/// Which running instance is meant.
+#[derive(Debug, Args)]
+struct InstanceChoice {
+    /// Its control socket; not needed when one instance runs
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl InstanceChoice {
+    fn find(self) -> Result<PathBuf, ExitCode> {
+        match self.socket {
+            Some(socket) => Ok(socket),
+            None => client::only_instance(&Environment::here().socket_directory)
+                .map_err(|error| fail(&error)),
+        }
+    }
 }
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    start_log();
     let done = match arguments.command {
+        Command::Run { file } => run::run(&file),
+        Command::Show { topic, json, instance } => {
+            instance.find().and_then(|socket| show::run(&socket, topic, json))
+        }
+        Command::Capture { port, write, instance } => {
+            instance.find().and_then(|socket| capture::run(&socket, &port, write.as_deref()))
+        }
         Command::Check { file } => check::run(&file),
         Command::Attach { file, port } => attach::run(&file, &port),
         Command::Schema => print(&schema::json()),
@@ -64,6 +126,24 @@ pub fn load(file: &Path) -> Result<Model, ExitCode> {
         let _ = anstream::stderr().write_all(text.as_bytes());
         ExitCode::FAILURE
     })
+}
+
+/// A flag that SIGINT and SIGTERM raise; a second signal ends the process at once.
+fn stop_signal() -> Result<Arc<AtomicBool>, ExitCode> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flag))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
+            .map_err(|error| fail(&format!("no signals: {error}")))?;
+    }
+    Ok(flag)
+}
+
+/// Logs of control threads go to standard error; `CHAINPLANE_LOG` says what is logged, warnings by default.
+fn start_log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("CHAINPLANE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
 }
 
 /// Prints a command's error.

@@ -106,4 +106,30 @@ impl Model {
     pub fn port(&self, name: &str) -> Option<&NamedPort> {
         self.ports.iter().find(|port| port.name == name)
     }
+
+    /// What a path is made of, from left to right, as drawings show it.
+    pub fn words(&self, path: &Path) -> Vec<String> {
+        let stage = |&function: &usize| {
+            let function = &self.functions[function];
+            format!("({} {})", function.config.kind(), function.name)
+        };
+        let mut words = vec![self.endpoint(path.left)];
+        words.extend(path.stages.iter().map(stage));
+        words.push(self.endpoint(path.right));
+        words
+    }
+
+    fn endpoint(&self, endpoint: Endpoint) -> String {
+        match endpoint {
+            Endpoint::Port(port) => {
+                let port = &self.ports[port];
+                format!("[{} {}]", port.config.kind(), port.name)
+            }
+            Endpoint::Junction { function, interface } => {
+                let function = &self.functions[function];
+                let interface = &function.interfaces[interface];
+                format!("<{} {}.{interface}>", function.config.kind(), function.name)
+            }
+        }
+    }
 }

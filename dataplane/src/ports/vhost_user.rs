@@ -1,0 +1,183 @@
+//! A guest: the virtqueues of a vhost-user device, seen as a port.
+//!
+//! A burst is handled in phases, so that many cache misses are in flight at once: the ring parses all descriptors
+//! first, then the packets are copied, then the buffers are given back and the index is published once.
+
+use std::os::fd::{AsRawFd, RawFd};
+
+use arrayvec::ArrayVec;
+use chainplane_vhost::backend::QueuePair;
+use chainplane_vhost::net::{NetHeader, feature};
+
+use super::virtio_header::VirtioHeader;
+use crate::packet::{BURST, Batch, Packet};
+use crate::port::{Offloads, Port, PortContext, PortDrop};
+
+/// A vhost-user device's queue pairs, all polled by one worker.
+pub struct VhostUser {
+    pairs: Vec<QueuePair>,
+    /// The pair that is polled first next time, so that none starves the others.
+    next: usize,
+    offloads: Offloads,
+    /// Sums up the pairs' generations, to see when descriptors change.
+    generation: u64,
+}
+
+impl VhostUser {
+    /// A port of the pairs that a device was started with.
+    pub fn new(pairs: Vec<QueuePair>) -> Self {
+        Self { pairs, next: 0, offloads: Offloads::default(), generation: 0 }
+    }
+
+    fn offloads_of(features: u64) -> Offloads {
+        let has = |bit: u64| features & bit != 0;
+        Offloads {
+            checksum: has(feature::GUEST_CSUM),
+            tcp4: has(feature::GUEST_TSO4),
+            tcp6: has(feature::GUEST_TSO6),
+            ecn: has(feature::GUEST_ECN),
+            udp: false,
+        }
+    }
+
+    /// Sends the packets of `batch` that `chosen` takes by one pair, in order.
+    fn send_by(
+        &mut self,
+        pair: usize,
+        cx: &PortContext<'_>,
+        batch: &Batch,
+        chosen: impl Fn(&Packet) -> bool,
+    ) {
+        let packets: ArrayVec<&Packet, BURST> = batch.iter().filter(|packet| chosen(packet)).collect();
+        let lens: ArrayVec<u32, BURST> = packets.iter().map(|packet| packet.len() as u32).collect();
+        let ring = &mut self.pairs[pair].to_guest;
+        let room = ring.reserve(&lens);
+        let (mut sent, mut bytes) = (0, 0);
+        for (slot, packet) in packets[..room].iter().enumerate() {
+            if ring.fill(slot, header_of(packet), packet.data()) {
+                sent += 1;
+                bytes += packet.len() as u64;
+            }
+        }
+        ring.publish();
+        cx.tally.sent(sent, bytes);
+        cx.tally.drop(PortDrop::TooLong, room as u64 - sent);
+        let reason = if ring.is_running() { PortDrop::Full } else { PortDrop::Down };
+        cx.tally.drop(reason, (packets.len() - room) as u64);
+    }
+}
+
+/// Copies the fetched frames of a ring into packets.
+fn gather(pair: &mut QueuePair, cx: &mut PortContext<'_>, batch: &mut Batch) {
+    let ring = &mut pair.from_guest;
+    let count = ring.fetch(batch.remaining_capacity());
+    for frame in 0..count {
+        let len = ring.frame_len(frame);
+        let Some(mut packet) = cx.pool.take(len) else {
+            cx.tally.refuse(PortDrop::NoBuffer, len);
+            continue;
+        };
+        let copied = packet.extend(len).map(|bytes| ring.read(frame, 0, bytes));
+        debug_assert_eq!(copied, Some(len), "the ring told the frame's length");
+        match received(ring.header(frame)).offload(len) {
+            Ok(offload) => {
+                *packet.offload_mut() = offload;
+                batch.push(packet);
+            }
+            Err(_) => cx.tally.refuse(PortDrop::BadOffload, len),
+        }
+    }
+    ring.complete();
+}
+
+fn received(header: NetHeader) -> VirtioHeader {
+    let NetHeader { flags, gso_type, hdr_len, gso_size, csum_start, csum_offset, .. } = header;
+    VirtioHeader { flags, gso_type, hdr_len, gso_size, csum_start, csum_offset }
+}
+
+fn header_of(packet: &Packet) -> NetHeader {
+    let VirtioHeader { flags, gso_type, hdr_len, gso_size, csum_start, csum_offset } = VirtioHeader::of(packet);
+    // The ring fills in the number of buffers itself.
+    NetHeader { flags, gso_type, hdr_len, gso_size, csum_start, csum_offset, num_buffers: 0 }
+}
+
+/// Which of `count` pairs a packet goes to: always the same for one flow, so that its packets stay in order.
+#[inline]
+fn pair_of(packet: &Packet, count: usize) -> usize {
+    // Addresses and ports of IPv4 and IPv6 behind a plain link header, or whatever is there instead: the choice
+    // only has to be the same for all packets of a flow.
+    let data = packet.data();
+    let from = if packet.layers().is_ipv6() { 22 } else { 26 };
+    let to = (from + if packet.layers().is_ipv6() { 36 } else { 12 }).min(data.len());
+    let sum = data.get(from..to).unwrap_or_default().iter().fold(0u32, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    });
+    (sum >> 8) as usize % count
+}
+
+impl Port for VhostUser {
+    fn sync(&mut self, _cx: &mut PortContext<'_>) {
+        let mut changed = false;
+        for pair in &mut self.pairs {
+            changed |= pair.poll();
+        }
+        if changed {
+            self.generation = self.generation.wrapping_add(1);
+            let features = self.pairs.iter().map(QueuePair::features).find(|features| *features != 0);
+            self.offloads = Self::offloads_of(features.unwrap_or(0));
+        }
+    }
+
+    fn receive(&mut self, cx: &mut PortContext<'_>, batch: &mut Batch) {
+        let count = self.pairs.len();
+        for turn in 0..count {
+            gather(&mut self.pairs[(self.next + turn) % count], cx, batch);
+            if batch.is_full() {
+                break;
+            }
+        }
+        self.next = (self.next + 1) % count.max(1);
+    }
+
+    fn send(&mut self, cx: &mut PortContext<'_>, batch: &mut Batch) {
+        let running: ArrayVec<usize, 64> = (0..self.pairs.len())
+            .filter(|pair| self.pairs[*pair].to_guest.is_running())
+            .take(64)
+            .collect();
+        match running[..] {
+            [] => cx.tally.drop(PortDrop::Down, batch.len() as u64),
+            [only] => self.send_by(only, cx, batch, |_| true),
+            _ => {
+                for (turn, pair) in running.iter().enumerate() {
+                    self.send_by(*pair, cx, batch, |packet| pair_of(packet, running.len()) == turn);
+                }
+            }
+        }
+        batch.clear();
+    }
+
+    fn offloads(&self) -> Offloads {
+        self.offloads
+    }
+
+    fn wakeups(&self, descriptors: &mut Vec<RawFd>) -> u64 {
+        for pair in &self.pairs {
+            // A guest that posts receive buffers gives no work; only what it sends does.
+            let [_, from_guest] = pair.kick_fds();
+            descriptors.extend(from_guest.map(|kick| kick.as_raw_fd()));
+        }
+        self.generation
+    }
+
+    fn arm(&mut self) -> bool {
+        self.pairs.iter_mut().fold(false, |ready, pair| pair.from_guest.arm() | ready)
+    }
+
+    fn disarm(&mut self) {
+        for pair in &mut self.pairs {
+            pair.from_guest.disarm();
+            pair.clear_kicks();
+        }
+    }
+}
+

@@ -1,0 +1,88 @@
+//! Opens ports: what can fail fails here, before a worker runs.
+
+use std::path::Path;
+
+use chainplane_dataplane::port::Port;
+use chainplane_dataplane::ports::VhostUser;
+use chainplane_dataplane::worker::WakeHandle;
+use chainplane_vhost::backend::{Device, DeviceConfig, Role};
+use chainplane_vhost::net::feature;
+
+use super::GuestSeat;
+use crate::ids;
+use crate::spec::file;
+use crate::spec::model::NamedPort;
+
+/// Makes the port on its worker's thread.
+pub type PortMaker = Box<dyn FnOnce() -> Box<dyn Port> + Send>;
+
+/// An opened port.
+pub struct Opened {
+    /// Makes the worker's side of it.
+    pub maker: PortMaker,
+    /// The control side, for vhost-user.
+    pub device: Option<Device>,
+    /// The guest that is to be attached, for embedded guests.
+    pub seat: Option<GuestSeat>,
+}
+
+impl Opened {
+    fn plain<P: Port + Send + 'static>(port: P) -> Self {
+        Self { maker: Box::new(|| Box::new(port)), device: None, seat: None }
+    }
+}
+
+/// Opens a port. `sockets` is a directory for the sockets of embedded guests.
+pub fn open(named: &NamedPort, wake: &WakeHandle, sockets: &Path) -> Result<Opened, String> {
+    match &named.config {
+        file::Port::VhostUser(config) => vhost_user(device_config(config)?, wake),
+        file::Port::EmbeddedGuest(guest) => embedded_guest(named, guest, wake, sockets),
+    }
+}
+
+fn embedded_guest(
+    named: &NamedPort,
+    guest: &file::EmbeddedGuest,
+    wake: &WakeHandle,
+    sockets: &Path,
+) -> Result<Opened, String> {
+    let socket = sockets.join(format!("{}.sock", named.name));
+    let mut opened = vhost_user(DeviceConfig::new(&socket), wake)?;
+    opened.seat = Some(GuestSeat { name: named.name.clone(), guest: guest.clone(), socket });
+    Ok(opened)
+}
+
+fn vhost_user(config: DeviceConfig, wake: &WakeHandle) -> Result<Opened, String> {
+    let wake = wake.clone();
+    let (device, pairs) = Device::start(config, Box::new(move || wake.wake())).map_err(|error| error.to_string())?;
+    let maker: PortMaker = Box::new(|| Box::new(VhostUser::new(pairs)));
+    Ok(Opened { maker, device: Some(device), seat: None })
+}
+
+fn device_config(config: &file::VhostUser) -> Result<DeviceConfig, String> {
+    Ok(DeviceConfig {
+        socket: config.socket.clone(),
+        role: match config.role {
+            file::Role::Server => Role::Server,
+            file::Role::Client => Role::Client,
+        },
+        owner: config.owner.as_deref().map(ids::user).transpose()?,
+        group: config.group.as_deref().map(ids::group).transpose()?,
+        mode: config.mode.map(file::FileMode::bits),
+        queue_pairs: config.queues,
+        offloads: offloads(config.offloads),
+        mergeable: true,
+        mtu: config.mtu,
+        mac: config.mac.map(|mac| mac.0.0),
+    })
+}
+
+/// The feature bits to offer, in both directions.
+fn offloads(wanted: file::Offloads) -> u64 {
+    const CHECKSUM: u64 = feature::CSUM | feature::GUEST_CSUM;
+    match (wanted.checksum, wanted.segmentation) {
+        (false, _) => 0,
+        (true, false) => CHECKSUM,
+        (true, true) => feature::OFFLOADS,
+    }
+}
