@@ -10,6 +10,7 @@ pub mod function;
 pub mod objects;
 pub mod offload;
 pub mod packet;
+pub mod pcapng;
 pub mod port;
 pub mod ports;
 pub mod prefetch;

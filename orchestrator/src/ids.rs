@@ -19,7 +19,9 @@ pub fn group(name: &str) -> Result<u32, String> {
 }
 
 fn find(file: &str, name: &str) -> Option<u32> {
-    name.parse().ok().or_else(|| lookup(&fs::read_to_string(file).ok()?, name))
+    name.parse()
+        .ok()
+        .or_else(|| lookup(&fs::read_to_string(file).ok()?, name))
 }
 
 /// passwd(5) and group(5) have name and number at the same places.

@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
-pub mod diagnostic;
 pub mod control;
+pub mod diagnostic;
 mod ids;
 pub mod instance;
 pub mod plan;

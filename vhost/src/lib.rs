@@ -9,6 +9,7 @@
 //! | [`memory`] | guest memory: mapping, checks, translation | `memory.rs` |
 //! | [`net`] | virtio-net header and feature bits | none |
 //! | [`event`] | eventfds for kicks and calls | `event.rs` |
+//! | [`socket`] | listening unix sockets | none |
 //! | `copy` | copies between host and guest memory | `copy.rs` |
 //! | `sigbus` | survives a guest that truncates its memory | `sigbus.rs` |
 //!
@@ -73,3 +74,4 @@ pub mod memory;
 pub mod net;
 pub mod ring;
 mod sigbus;
+pub mod socket;

@@ -26,7 +26,12 @@ pub struct VhostUser {
 impl VhostUser {
     /// A port of the pairs that a device was started with.
     pub fn new(pairs: Vec<QueuePair>) -> Self {
-        Self { pairs, next: 0, offloads: Offloads::default(), generation: 0 }
+        Self {
+            pairs,
+            next: 0,
+            offloads: Offloads::default(),
+            generation: 0,
+        }
     }
 
     fn offloads_of(features: u64) -> Offloads {
@@ -48,7 +53,8 @@ impl VhostUser {
         batch: &Batch,
         chosen: impl Fn(&Packet) -> bool,
     ) {
-        let packets: ArrayVec<&Packet, BURST> = batch.iter().filter(|packet| chosen(packet)).collect();
+        let packets: ArrayVec<&Packet, BURST> =
+            batch.iter().filter(|packet| chosen(packet)).collect();
         let lens: ArrayVec<u32, BURST> = packets.iter().map(|packet| packet.len() as u32).collect();
         let ring = &mut self.pairs[pair].to_guest;
         let room = ring.reserve(&lens);
@@ -62,7 +68,11 @@ impl VhostUser {
         ring.publish();
         cx.tally.sent(sent, bytes);
         cx.tally.drop(PortDrop::TooLong, room as u64 - sent);
-        let reason = if ring.is_running() { PortDrop::Full } else { PortDrop::Down };
+        let reason = if ring.is_running() {
+            PortDrop::Full
+        } else {
+            PortDrop::Down
+        };
         cx.tally.drop(reason, (packets.len() - room) as u64);
     }
 }
@@ -91,14 +101,44 @@ fn gather(pair: &mut QueuePair, cx: &mut PortContext<'_>, batch: &mut Batch) {
 }
 
 fn received(header: NetHeader) -> VirtioHeader {
-    let NetHeader { flags, gso_type, hdr_len, gso_size, csum_start, csum_offset, .. } = header;
-    VirtioHeader { flags, gso_type, hdr_len, gso_size, csum_start, csum_offset }
+    let NetHeader {
+        flags,
+        gso_type,
+        hdr_len,
+        gso_size,
+        csum_start,
+        csum_offset,
+        ..
+    } = header;
+    VirtioHeader {
+        flags,
+        gso_type,
+        hdr_len,
+        gso_size,
+        csum_start,
+        csum_offset,
+    }
 }
 
 fn header_of(packet: &Packet) -> NetHeader {
-    let VirtioHeader { flags, gso_type, hdr_len, gso_size, csum_start, csum_offset } = VirtioHeader::of(packet);
+    let VirtioHeader {
+        flags,
+        gso_type,
+        hdr_len,
+        gso_size,
+        csum_start,
+        csum_offset,
+    } = VirtioHeader::of(packet);
     // The ring fills in the number of buffers itself.
-    NetHeader { flags, gso_type, hdr_len, gso_size, csum_start, csum_offset, num_buffers: 0 }
+    NetHeader {
+        flags,
+        gso_type,
+        hdr_len,
+        gso_size,
+        csum_start,
+        csum_offset,
+        num_buffers: 0,
+    }
 }
 
 /// Which of `count` pairs a packet goes to: always the same for one flow, so that its packets stay in order.
@@ -109,9 +149,13 @@ fn pair_of(packet: &Packet, count: usize) -> usize {
     let data = packet.data();
     let from = if packet.layers().is_ipv6() { 22 } else { 26 };
     let to = (from + if packet.layers().is_ipv6() { 36 } else { 12 }).min(data.len());
-    let sum = data.get(from..to).unwrap_or_default().iter().fold(0u32, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    });
+    let sum = data
+        .get(from..to)
+        .unwrap_or_default()
+        .iter()
+        .fold(0u32, |hash, byte| {
+            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+        });
     (sum >> 8) as usize % count
 }
 
@@ -123,7 +167,11 @@ impl Port for VhostUser {
         }
         if changed {
             self.generation = self.generation.wrapping_add(1);
-            let features = self.pairs.iter().map(QueuePair::features).find(|features| *features != 0);
+            let features = self
+                .pairs
+                .iter()
+                .map(QueuePair::features)
+                .find(|features| *features != 0);
             self.offloads = Self::offloads_of(features.unwrap_or(0));
         }
     }
@@ -149,7 +197,9 @@ impl Port for VhostUser {
             [only] => self.send_by(only, cx, batch, |_| true),
             _ => {
                 for (turn, pair) in running.iter().enumerate() {
-                    self.send_by(*pair, cx, batch, |packet| pair_of(packet, running.len()) == turn);
+                    self.send_by(*pair, cx, batch, |packet| {
+                        pair_of(packet, running.len()) == turn
+                    });
                 }
             }
         }
@@ -170,7 +220,9 @@ impl Port for VhostUser {
     }
 
     fn arm(&mut self) -> bool {
-        self.pairs.iter_mut().fold(false, |ready, pair| pair.from_guest.arm() | ready)
+        self.pairs
+            .iter_mut()
+            .fold(false, |ready, pair| pair.from_guest.arm() | ready)
     }
 
     fn disarm(&mut self) {
@@ -180,4 +232,3 @@ impl Port for VhostUser {
         }
     }
 }
-

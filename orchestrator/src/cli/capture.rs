@@ -20,14 +20,21 @@ pub fn run(socket: &Path, port: &str, file: Option<&Path>) -> Result<ExitCode, E
         }
         None if io::stdout().is_terminal() => {
             let how = format!("chainplane capture {port} | tshark -i -");
-            return Err(fail(&format!("packets are no text for a terminal: `{how}`, or --write FILE")));
+            return Err(fail(&format!(
+                "packets are no text for a terminal: `{how}`, or --write FILE"
+            )));
         }
         None => Box::new(io::stdout()),
     };
-    let request = Request::Capture { port: port.to_owned() };
+    let request = Request::Capture {
+        port: port.to_owned(),
+    };
     let (_, mut stream) = client::ask(socket, &request).map_err(|error| fail(&error))?;
     let failed = |error: io::Error| fail(&format!("the capture broke off: {error}"));
-    stream.get_ref().set_read_timeout(Some(Duration::from_millis(100))).map_err(failed)?;
+    stream
+        .get_ref()
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .map_err(failed)?;
     let mut buffer = vec![0; 64 << 10];
     while !stop.load(Ordering::Acquire) {
         match stream.read(&mut buffer) {
@@ -39,7 +46,9 @@ pub fn run(socket: &Path, port: &str, file: Option<&Path>) -> Result<ExitCode, E
             Err(error)
                 if matches!(
                     error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+                    io::ErrorKind::WouldBlock
+                        | io::ErrorKind::TimedOut
+                        | io::ErrorKind::Interrupted
                 ) => {}
             Err(error) => return Err(failed(error)),
         }

@@ -103,12 +103,20 @@ pub fn main() -> ExitCode {
     start_log();
     let done = match arguments.command {
         Command::Run { file } => run::run(&file),
-        Command::Show { topic, json, instance } => {
-            instance.find().and_then(|socket| show::run(&socket, topic, json))
-        }
-        Command::Capture { port, write, instance } => {
-            instance.find().and_then(|socket| capture::run(&socket, &port, write.as_deref()))
-        }
+        Command::Show {
+            topic,
+            json,
+            instance,
+        } => instance
+            .find()
+            .and_then(|socket| show::run(&socket, topic, json)),
+        Command::Capture {
+            port,
+            write,
+            instance,
+        } => instance
+            .find()
+            .and_then(|socket| capture::run(&socket, &port, write.as_deref())),
         Command::Check { file } => check::run(&file),
         Command::Attach { file, port } => attach::run(&file, &port),
         Command::Schema => print(&schema::json()),
@@ -142,8 +150,12 @@ fn stop_signal() -> Result<Arc<AtomicBool>, ExitCode> {
 /// Logs of control threads go to standard error; `CHAINPLANE_LOG` says what is logged, warnings by default.
 fn start_log() {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("CHAINPLANE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let filter =
+        EnvFilter::try_from_env("CHAINPLANE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .init();
 }
 
 /// Prints a command's error.

@@ -19,7 +19,8 @@ pub fn run(file: &Path) -> Result<ExitCode, ExitCode> {
     let stop = super::stop_signal()?;
     let instance = Instance::start(model).map_err(|error: StartError| fail(&error.to_string()))?;
     let instance = Arc::new(instance);
-    let server = Server::start(&instance.model().control, &instance).map_err(|error| fail(&error))?;
+    let server =
+        Server::start(&instance.model().control, &instance).map_err(|error| fail(&error))?;
     print(&format!(
         "{} runs; see it by: chainplane show --socket {}\n",
         instance.model().name,

@@ -33,10 +33,18 @@ pub fn run(socket: &Path, topic: Option<Topic>, json: bool) -> Result<ExitCode, 
     let Response::Report(report) = response else {
         return Err(fail("the instance gave another answer than was asked for"));
     };
-    let sessions = if topic == Some(Topic::Sessions) { sessions(socket, &report)? } else { Vec::new() };
+    let sessions = if topic == Some(Topic::Sessions) {
+        sessions(socket, &report)?
+    } else {
+        Vec::new()
+    };
     if json {
         let text = if topic == Some(Topic::Sessions) {
-            serde_json::to_string_pretty(&sessions.into_iter().collect::<std::collections::BTreeMap<_, _>>())
+            serde_json::to_string_pretty(
+                &sessions
+                    .into_iter()
+                    .collect::<std::collections::BTreeMap<_, _>>(),
+            )
         } else {
             serde_json::to_string_pretty(&report)
         };
@@ -51,7 +59,10 @@ pub fn run(socket: &Path, topic: Option<Topic>, json: bool) -> Result<ExitCode, 
         ports(&mut out, &report);
     }
     if wanted(Topic::Functions) {
-        report.functions.iter().for_each(|function| show_function(&mut out, function));
+        report
+            .functions
+            .iter()
+            .for_each(|function| show_function(&mut out, function));
     }
     if wanted(Topic::Drops) {
         drops(&mut out, &report);
@@ -67,10 +78,17 @@ pub fn run(socket: &Path, topic: Option<Topic>, json: bool) -> Result<ExitCode, 
 
 fn sessions(socket: &Path, report: &Report) -> Result<Vec<(String, Vec<SessionReport>)>, ExitCode> {
     let mut all = Vec::new();
-    for function in report.functions.iter().filter(|function| function.sessions > 0) {
+    for function in report
+        .functions
+        .iter()
+        .filter(|function| function.sessions > 0)
+    {
         let (mut found, mut cursor) = (Vec::new(), Some(0));
         while let Some(at) = cursor {
-            let request = Request::Sessions { function: function.name.clone(), cursor: at };
+            let request = Request::Sessions {
+                function: function.name.clone(),
+                cursor: at,
+            };
             let (response, _) = client::ask(socket, &request).map_err(|error| fail(&error))?;
             let Response::Sessions(page) = response else {
                 return Err(fail("the instance gave another answer than was asked for"));
@@ -84,7 +102,12 @@ fn sessions(socket: &Path, report: &Report) -> Result<Vec<(String, Vec<SessionRe
 }
 
 fn chains(out: &mut String, report: &Report) {
-    let _ = writeln!(out, "{}, up {}\n", report.name, duration(report.uptime_seconds));
+    let _ = writeln!(
+        out,
+        "{}, up {}\n",
+        report.name,
+        duration(report.uptime_seconds)
+    );
     for chain in &report.chains {
         let _ = writeln!(out, "  {:12} {}", chain.name, chain.elements.join(" -- "));
     }
@@ -141,11 +164,25 @@ fn show_function(out: &mut String, function: &FunctionReport) {
             interface.name, interface.in_packets, interface.out_packets
         );
     }
-    let own = [("created", function.created), ("consumed", function.consumed), ("held", function.held)];
+    let own = [
+        ("created", function.created),
+        ("consumed", function.consumed),
+        ("held", function.held),
+    ];
     let own = own.iter().map(|(name, value)| (*name, *value));
-    let counters = function.counters.iter().map(|(name, value)| (name.as_str(), *value));
-    let slots = function.slots.iter().map(|(name, value)| (name.as_str(), *value));
-    for (name, value) in own.chain(counters).chain(slots).filter(|(_, value)| *value > 0) {
+    let counters = function
+        .counters
+        .iter()
+        .map(|(name, value)| (name.as_str(), *value));
+    let slots = function
+        .slots
+        .iter()
+        .map(|(name, value)| (name.as_str(), *value));
+    for (name, value) in own
+        .chain(counters)
+        .chain(slots)
+        .filter(|(_, value)| *value > 0)
+    {
         let _ = writeln!(out, "  {name:48} {value:>12}");
     }
     out.push('\n');
@@ -153,7 +190,10 @@ fn show_function(out: &mut String, function: &FunctionReport) {
 
 fn drops(out: &mut String, report: &Report) {
     let ports = report.ports.iter().map(|port| (&port.name, &port.drops));
-    let functions = report.functions.iter().map(|function| (&function.name, &function.drops));
+    let functions = report
+        .functions
+        .iter()
+        .map(|function| (&function.name, &function.drops));
     let _ = writeln!(out, "{:24} {:32} {:>12}", "dropped by", "reason", "packets");
     let mut none = true;
     for (place, drops) in ports.chain(functions) {
@@ -170,7 +210,9 @@ fn drops(out: &mut String, report: &Report) {
 
 fn workers(out: &mut String, report: &Report) {
     for worker in &report.workers {
-        let core = worker.core.map_or("any core".to_owned(), |core| format!("core {core}"));
+        let core = worker
+            .core
+            .map_or("any core".to_owned(), |core| format!("core {core}"));
         let _ = writeln!(out, "worker {} ({core}, {})", worker.index, worker.idle);
         for (name, value) in worker.counters.iter().filter(|(_, value)| **value > 0) {
             let _ = writeln!(out, "  {name:48} {value:>12}");
@@ -181,6 +223,11 @@ fn workers(out: &mut String, report: &Report) {
 fn show_sessions(out: &mut String, function: &str, sessions: &[SessionReport]) {
     let _ = writeln!(out, "{function}");
     for session in sessions {
-        let _ = writeln!(out, "  {}  idle {:.1} s", session.session, session.idle_ms as f64 / 1e3);
+        let _ = writeln!(
+            out,
+            "  {}  idle {:.1} s",
+            session.session,
+            session.idle_ms as f64 / 1e3
+        );
     }
 }

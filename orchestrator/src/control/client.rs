@@ -25,8 +25,12 @@ pub fn ask(socket: &Path, request: &Request) -> Result<(Response, BufReader<Unix
     let mut stream = BufReader::new(stream);
     let mut answer = Vec::new();
     stream.read_until(b'\n', &mut answer).map_err(failed)?;
-    let response = serde_json::from_slice(&answer)
-        .map_err(|_| format!("`{}` does not answer as a chainplane does", socket.display()))?;
+    let response = serde_json::from_slice(&answer).map_err(|_| {
+        format!(
+            "`{}` does not answer as a chainplane does",
+            socket.display()
+        )
+    })?;
     match response {
         Response::Error(error) => Err(error),
         response => Ok((response, stream)),
@@ -46,9 +50,10 @@ pub fn only_instance(directory: &Path) -> Result<PathBuf, String> {
         .collect();
     match (live.pop(), live.is_empty()) {
         (Some(only), true) => Ok(only),
-        (Some(_), false) => {
-            Err(format!("several instances run, see `{}`: choose one by --socket", directory.display()))
-        }
+        (Some(_), false) => Err(format!(
+            "several instances run, see `{}`: choose one by --socket",
+            directory.display()
+        )),
         (None, _) => Err(format!(
             "no instance runs (no live socket in `{}`); one elsewhere is named by --socket",
             directory.display()

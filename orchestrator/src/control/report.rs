@@ -144,20 +144,28 @@ impl Report {
         let ports = model.ports.iter().enumerate().filter_map(|(index, port)| {
             let (worker, at) = instance.home_of_port(index)?;
             let counters = &snapshots[worker].ports[at];
-            Some(PortReport::of(port.config.kind(), worker, counters, instance.device(index)))
+            Some(PortReport::of(
+                port.config.kind(),
+                worker,
+                counters,
+                instance.device(index),
+            ))
         });
         let functions = model.functions.iter().enumerate().filter_map(|(index, _)| {
             let (worker, at) = instance.home_of_function(index)?;
             Some(FunctionReport::of(worker, &snapshots[worker].functions[at]))
         });
-        let workers = snapshots.iter().zip(&model.workers).enumerate().map(|(index, (snapshot, worker))| {
-            WorkerReport {
-                index,
-                core: worker.core,
-                idle: format!("{:?}", worker.idle).to_lowercase(),
-                counters: values(&snapshot.engine),
-            }
-        });
+        let workers =
+            snapshots
+                .iter()
+                .zip(&model.workers)
+                .enumerate()
+                .map(|(index, (snapshot, worker))| WorkerReport {
+                    index,
+                    core: worker.core,
+                    idle: format!("{:?}", worker.idle).to_lowercase(),
+                    counters: values(&snapshot.engine),
+                });
         Self {
             name: model.name.clone(),
             uptime_seconds: instance.uptime().as_secs_f64(),
@@ -167,7 +175,10 @@ impl Report {
             chains: model
                 .paths
                 .iter()
-                .map(|path| ChainReport { name: path.chain.clone(), elements: model.words(path) })
+                .map(|path| ChainReport {
+                    name: path.chain.clone(),
+                    elements: model.words(path),
+                })
                 .collect(),
         }
     }
@@ -192,7 +203,11 @@ fn state(device: &DeviceStatus) -> &'static str {
         "broken ring"
     } else if !device.connected {
         "no guest"
-    } else if device.queues.iter().any(|queue| queue.started && queue.enabled) {
+    } else if device
+        .queues
+        .iter()
+        .any(|queue| queue.started && queue.enabled)
+    {
         "up"
     } else {
         "no driver"
@@ -228,5 +243,8 @@ impl FunctionReport {
 }
 
 fn values(counters: &[(Info, u64)]) -> Values {
-    counters.iter().map(|(info, value)| (info.name.to_owned(), *value)).collect()
+    counters
+        .iter()
+        .map(|(info, value)| (info.name.to_owned(), *value))
+        .collect()
 }

@@ -62,7 +62,11 @@ impl Server {
             .name("control".into())
             .spawn(move || acceptor.run())
             .map_err(failed)?;
-        Ok(Self { stop, waker, thread: Some(thread) })
+        Ok(Self {
+            stop,
+            waker,
+            thread: Some(thread),
+        })
     }
 }
 
@@ -82,7 +86,11 @@ fn listen(socket: &ControlSocket) -> Result<Listener, String> {
         group: socket.group.as_deref().map(ids::group).transpose()?,
         mode: Some(socket.mode.unwrap_or(0o600)),
     };
-    if let Some(directory) = socket.path.parent().filter(|path| !path.as_os_str().is_empty()) {
+    if let Some(directory) = socket
+        .path
+        .parent()
+        .filter(|path| !path.as_os_str().is_empty())
+    {
         std::fs::create_dir_all(directory)
             .map_err(|error| format!("directory `{}`: {error}", directory.display()))?;
     }
@@ -102,7 +110,9 @@ impl Acceptor {
         use std::os::fd::{AsFd as _, AsRawFd as _};
         let descriptor = self.listener.as_fd().as_raw_fd();
         let registered =
-            self.poll.registry().register(&mut SourceFd(&descriptor), ACCEPT, Interest::READABLE);
+            self.poll
+                .registry()
+                .register(&mut SourceFd(&descriptor), ACCEPT, Interest::READABLE);
         if let Err(error) = registered {
             tracing::error!(%error, "the control socket can't be served");
             return;
@@ -126,12 +136,14 @@ impl Acceptor {
         self.clients.fetch_add(1, Ordering::Relaxed);
         let (clients, instance) = (Arc::clone(&self.clients), self.instance.clone());
         let stop = Arc::clone(&self.stop);
-        let spawned = std::thread::Builder::new().name("control-client".into()).spawn(move || {
-            if let Err(error) = serve(&stream, &instance, &stop) {
-                tracing::debug!(%error, "a client of the control socket was lost");
-            }
-            clients.fetch_sub(1, Ordering::Relaxed);
-        });
+        let spawned = std::thread::Builder::new()
+            .name("control-client".into())
+            .spawn(move || {
+                if let Err(error) = serve(&stream, &instance, &stop) {
+                    tracing::debug!(%error, "a client of the control socket was lost");
+                }
+                clients.fetch_sub(1, Ordering::Relaxed);
+            });
         if spawned.is_err() {
             self.clients.fetch_sub(1, Ordering::Relaxed);
         }
@@ -170,7 +182,12 @@ fn answer(mut stream: &UnixStream, response: &Response) -> io::Result<()> {
 }
 
 fn sessions(instance: &Instance, function: &str, cursor: usize) -> Response {
-    let Some(index) = instance.model().functions.iter().position(|named| named.name == function) else {
+    let Some(index) = instance
+        .model()
+        .functions
+        .iter()
+        .position(|named| named.name == function)
+    else {
         return Response::Error(format!("there is no function `{function}`"));
     };
     match instance.sessions(index, cursor, SESSION_PAGE) {
@@ -178,7 +195,10 @@ fn sessions(instance: &Instance, function: &str, cursor: usize) -> Response {
             sessions: page
                 .sessions
                 .into_iter()
-                .map(|session| SessionReport { session: session.text, idle_ms: session.idle_ms })
+                .map(|session| SessionReport {
+                    session: session.text,
+                    idle_ms: session.idle_ms,
+                })
                 .collect(),
             next: page.next,
         }),
@@ -187,7 +207,11 @@ fn sessions(instance: &Instance, function: &str, cursor: usize) -> Response {
 }
 
 fn start_capture(instance: &Instance, port: &str) -> Result<(Watch, SystemTime), String> {
-    let index = instance.model().ports.iter().position(|named| named.name == port);
+    let index = instance
+        .model()
+        .ports
+        .iter()
+        .position(|named| named.name == port);
     let index = index.ok_or_else(|| format!("there is no port `{port}`"))?;
     instance.capture(index).map_err(|error| error.to_string())
 }
@@ -200,12 +224,20 @@ fn capture(
     start: SystemTime,
     stop: &AtomicBool,
 ) -> io::Result<()> {
-    let start = start.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+    let start = start
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_nanos() as u64;
     stream.set_read_timeout(Some(CAPTURE_INTERVAL))?;
     let mut file = pcapng::Writer::new(io::BufWriter::new(stream), port)?;
     while !stop.load(Ordering::Acquire) && !watch.is_over() {
         while let Some(packet) = watch.next_packet() {
-            file.packet(start + packet.time.0, packet.sent, packet.len, &packet.bytes)?;
+            file.packet(
+                start + packet.time.0,
+                packet.sent,
+                packet.len,
+                &packet.bytes,
+            )?;
         }
         file.flush()?;
         // A client sends nothing more: what there is to read is its end. The wait is the pause between two looks.
@@ -220,5 +252,8 @@ fn capture(
 }
 
 fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+    )
 }

@@ -18,8 +18,8 @@ use chainplane_dataplane::worker::{Idle, SessionPage, WakeHandle, Worker, Worker
 use chainplane_vhost::backend::{Device, DeviceStatus};
 
 use crate::plan::{Plan, PlanError, WorkerPlan};
-use crate::spec::model::Model;
 use crate::spec::file;
+use crate::spec::model::Model;
 
 use open::{Opened, PortMaker};
 
@@ -48,7 +48,10 @@ impl std::fmt::Display for StartError {
             Self::Worker(index, error) => write!(f, "worker {index}: {error}"),
             Self::Directory(error) => write!(f, "no directory for sockets: {error}"),
             Self::Plan(errors) => {
-                let texts: Vec<_> = errors.iter().map(|error| error.error.message.as_str()).collect();
+                let texts: Vec<_> = errors
+                    .iter()
+                    .map(|error| error.error.message.as_str())
+                    .collect();
                 f.write_str(&texts.join("; "))
             }
         }
@@ -115,10 +118,15 @@ impl Instance {
         let mut makers = Vec::new();
         for port in &plan.ports {
             let named = &self.model.ports[port.index];
-            let Opened { maker, device, seat } = open::open(named, &wake, self.sockets.path())
+            let Opened {
+                maker,
+                device,
+                seat,
+            } = open::open(named, &wake, self.sockets.path())
                 .map_err(|error| StartError::Port(named.name.clone(), error))?;
             makers.push(maker);
-            self.devices.extend(device.map(|device| (port.index, device)));
+            self.devices
+                .extend(device.map(|device| (port.index, device)));
             self.seats.extend(seat);
         }
         let settings = self.model.workers[index];
@@ -132,10 +140,18 @@ impl Instance {
             },
         };
         let ports = plan.ports.iter().map(|port| port.index).collect();
-        let functions = plan.functions.iter().map(|function| function.index).collect();
+        let functions = plan
+            .functions
+            .iter()
+            .map(|function| function.index)
+            .collect();
         let recipe = Recipe::new(&self.model, plan);
         let worker = Worker::start(&config, wake, move || recipe.cook(makers)).map_err(failed)?;
-        self.running.push(Running { worker, ports, functions });
+        self.running.push(Running {
+            worker,
+            ports,
+            functions,
+        });
         Ok(())
     }
 
@@ -156,7 +172,10 @@ impl Instance {
 
     /// All counters, worker by worker.
     pub fn snapshots(&self) -> Vec<Snapshot> {
-        self.running.iter().map(|running| running.worker.stats().snapshot()).collect()
+        self.running
+            .iter()
+            .map(|running| running.worker.stats().snapshot())
+            .collect()
     }
 
     /// The worker that runs a port, and the port's number there.
@@ -166,7 +185,10 @@ impl Instance {
 
     /// The worker that runs a function, and the function's number there.
     pub fn home_of_function(&self, function: usize) -> Option<(usize, usize)> {
-        find(self.running.iter().map(|running| &running.functions), function)
+        find(
+            self.running.iter().map(|running| &running.functions),
+            function,
+        )
     }
 
     /// The state of a port's vhost-user device, where it is one.
@@ -179,9 +201,15 @@ impl Instance {
     ///
     /// # Errors
     /// When its worker does not answer.
-    pub fn sessions(&self, function: usize, cursor: usize, limit: usize) -> io::Result<SessionPage> {
-        let (worker, index) =
-            self.home_of_function(function).ok_or_else(|| io::Error::other("no such function"))?;
+    pub fn sessions(
+        &self,
+        function: usize,
+        cursor: usize,
+        limit: usize,
+    ) -> io::Result<SessionPage> {
+        let (worker, index) = self
+            .home_of_function(function)
+            .ok_or_else(|| io::Error::other("no such function"))?;
         self.running[worker].worker.sessions(index, cursor, limit)
     }
 
@@ -190,7 +218,9 @@ impl Instance {
     /// # Errors
     /// When its worker does not answer.
     pub fn capture(&self, port: usize) -> io::Result<(Watch, SystemTime)> {
-        let (worker, index) = self.home_of_port(port).ok_or_else(|| io::Error::other("no such port"))?;
+        let (worker, index) = self
+            .home_of_port(port)
+            .ok_or_else(|| io::Error::other("no such port"))?;
         let (tap, watch) = capture::tap(CAPTURE_RING);
         let worker = &self.running[worker].worker;
         worker.watch(index, tap)?;
@@ -199,27 +229,38 @@ impl Instance {
 
     /// Whether nothing will ever come in by any port.
     pub fn is_finished(&self) -> bool {
-        self.running.iter().all(|running| running.ports.is_empty() || running.worker.is_finished())
+        self.running
+            .iter()
+            .all(|running| running.ports.is_empty() || running.worker.is_finished())
     }
 
     /// A worker that ended without being asked: it has met a defect.
     pub fn broken_worker(&self) -> Option<usize> {
-        self.running.iter().position(|running| !running.worker.is_running())
+        self.running
+            .iter()
+            .position(|running| !running.worker.is_running())
     }
 
     /// Stops all workers, after which the counters are final.
     pub fn stop(&mut self) {
-        self.running.iter_mut().for_each(|running| running.worker.stop());
+        self.running
+            .iter_mut()
+            .for_each(|running| running.worker.stop());
     }
 }
 
-fn find<'a>(mut lists: impl Iterator<Item = &'a Vec<usize>>, wanted: usize) -> Option<(usize, usize)> {
+fn find<'a>(
+    mut lists: impl Iterator<Item = &'a Vec<usize>>,
+    wanted: usize,
+) -> Option<(usize, usize)> {
     let mut at = 0;
     let worker = lists.position(|list| {
-        list.iter().position(|index| *index == wanted).is_some_and(|found| {
-            at = found;
-            true
-        })
+        list.iter()
+            .position(|index| *index == wanted)
+            .is_some_and(|found| {
+                at = found;
+                true
+            })
     })?;
     Some((worker, at))
 }
@@ -266,7 +307,10 @@ impl Recipe {
             .iter()
             .map(|planned| {
                 let seed = seeds.next();
-                planned.blueprint.build(&mut Build { objects: &mut objects, seed })
+                planned.blueprint.build(&mut Build {
+                    objects: &mut objects,
+                    seed,
+                })
             })
             .collect();
         let table = (self.flows > 0 && !functions.is_empty())

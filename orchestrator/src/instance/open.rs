@@ -26,17 +26,12 @@ pub struct Opened {
     pub seat: Option<GuestSeat>,
 }
 
-impl Opened {
-    fn plain<P: Port + Send + 'static>(port: P) -> Self {
-        Self { maker: Box::new(|| Box::new(port)), device: None, seat: None }
-    }
-}
-
 /// Opens a port. `sockets` is a directory for the sockets of embedded guests.
 pub fn open(named: &NamedPort, wake: &WakeHandle, sockets: &Path) -> Result<Opened, String> {
     match &named.config {
         file::Port::VhostUser(config) => vhost_user(device_config(config)?, wake),
         file::Port::EmbeddedGuest(guest) => embedded_guest(named, guest, wake, sockets),
+        other => Err(format!("`{}` ports are not there yet", other.kind())),
     }
 }
 
@@ -48,15 +43,24 @@ fn embedded_guest(
 ) -> Result<Opened, String> {
     let socket = sockets.join(format!("{}.sock", named.name));
     let mut opened = vhost_user(DeviceConfig::new(&socket), wake)?;
-    opened.seat = Some(GuestSeat { name: named.name.clone(), guest: guest.clone(), socket });
+    opened.seat = Some(GuestSeat {
+        name: named.name.clone(),
+        guest: guest.clone(),
+        socket,
+    });
     Ok(opened)
 }
 
 fn vhost_user(config: DeviceConfig, wake: &WakeHandle) -> Result<Opened, String> {
     let wake = wake.clone();
-    let (device, pairs) = Device::start(config, Box::new(move || wake.wake())).map_err(|error| error.to_string())?;
+    let (device, pairs) =
+        Device::start(config, Box::new(move || wake.wake())).map_err(|error| error.to_string())?;
     let maker: PortMaker = Box::new(|| Box::new(VhostUser::new(pairs)));
-    Ok(Opened { maker, device: Some(device), seat: None })
+    Ok(Opened {
+        maker,
+        device: Some(device),
+        seat: None,
+    })
 }
 
 fn device_config(config: &file::VhostUser) -> Result<DeviceConfig, String> {

@@ -125,7 +125,10 @@ impl Model {
                 let port = &self.ports[port];
                 format!("[{} {}]", port.config.kind(), port.name)
             }
-            Endpoint::Junction { function, interface } => {
+            Endpoint::Junction {
+                function,
+                interface,
+            } => {
                 let function = &self.functions[function];
                 let interface = &function.interfaces[interface];
                 format!("<{} {}.{interface}>", function.config.kind(), function.name)

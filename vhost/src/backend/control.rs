@@ -14,8 +14,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 use vhost::vhost_user::BackendReqHandler;
 
-use super::socket::{Endpoint, Server};
+use super::socket::Endpoint;
 use super::{Session, Shared};
+use crate::socket::Listener;
 
 /// How long a front end may take to send the rest of a message.
 const MESSAGE_PATIENCE: Duration = Duration::from_secs(2);
@@ -106,7 +107,7 @@ impl Control {
         }
     }
 
-    fn accept(&self, server: &Server) -> Option<UnixStream> {
+    fn accept(&self, server: &Listener) -> Option<UnixStream> {
         while !self.stopping() {
             match server.accept() {
                 Ok(Some(stream)) => return Some(stream),
