@@ -149,17 +149,24 @@ chains:
     let mail = web.run("nc -w 3 198.51.100.1 25 </dev/null")?;
     assert_ne!(mail.code, Some(0), "a connection to port 25 gets through");
 
+    assert!(
+        chainplane.drops("functions", "edge")? >= 2,
+        "the firewall has counted no drop"
+    );
+
     // Both servers of the load balancer, of which one is embedded.
-    web.ok("nc -ll -p 80 -e echo web-a </dev/null >/dev/null 2>&1 &")?;
+    web.ok("printf '#!/bin/sh\\nread request\\necho web-a\\n' >/tmp/serve && chmod +x /tmp/serve")?;
+    web.ok("nc -ll -p 80 -e /tmp/serve </dev/null >/dev/null 2>&1 &")?;
     let mut served = BTreeSet::new();
     for _ in 0..20 {
-        let answer = client.ok("echo 0 | nc -w 10 203.0.113.10 80")?;
+        let answer = client.ok("echo send 0 | nc -w 10 203.0.113.10 80")?;
         served.extend(answer.split_whitespace().next().map(str::to_owned));
     }
     assert_eq!(
         served,
         BTreeSet::from(["web-a".to_owned(), "web-b".to_owned()])
     );
+    chainplane.assert_conserved()?;
     chainplane.stop()
 }
 
@@ -223,5 +230,6 @@ chains:
     configure(&mut three, "10.0.3.2/24", "10.0.3.1")?;
     three.ok("ping -c 3 -W 20 10.0.1.2")?;
     one.ok("ping -c 3 -W 20 10.0.3.2")?;
+    chainplane.assert_conserved()?;
     chainplane.stop()
 }

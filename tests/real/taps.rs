@@ -1,6 +1,7 @@
 //! TCP between network namespaces through tap ports and packet sockets: curl against nginx.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chainplane_tests::{Chainplane, Need, Netns, Nginx, Result, Workspace};
 
@@ -116,7 +117,7 @@ chains:
     // What the default denies gets nowhere; the other direction does.
     let denied = client.run(
         "curl --silent --max-time 3 http://10.0.2.2:81/",
-        std::time::Duration::from_mins(1),
+        Duration::from_mins(1),
     )?;
     assert_eq!(
         denied.code,
@@ -124,7 +125,11 @@ chains:
         "a connection to port 81 must time out"
     );
     server.ok("ping -c 3 -W 10 10.0.1.2")?;
-    client.run("ping -c 1 -W 1 10.0.2.2", std::time::Duration::from_mins(1))?;
+    assert!(
+        chainplane.drops("functions", "edge")? > 0,
+        "the firewall has counted no drop"
+    );
+    chainplane.assert_conserved()?;
     chainplane.stop()
 }
 
@@ -187,6 +192,7 @@ chains:
         download(inside, "198.51.100.1", &outside)?;
         inside.ok("ping -c 3 -W 10 198.51.100.1")?;
     }
+    chainplane.assert_conserved()?;
     chainplane.stop()
 }
 
@@ -226,5 +232,6 @@ chains:
     download(&client, "10.0.2.2", &nginx)?;
     let outside = Nginx::start(&client, "other-side")?;
     download(&server, "10.0.1.2", &outside)?;
+    chainplane.assert_conserved()?;
     chainplane.stop()
 }

@@ -81,6 +81,49 @@ impl Chainplane {
         Ok(serde_json::from_str(&output.stdout)?)
     }
 
+    /// The report of the port or function `name`; `group` is `ports` or `functions`.
+    pub fn report(&self, group: &str, name: &str) -> Result<Value> {
+        let report = self.show()?;
+        let entries = report[group].as_array().into_iter().flatten();
+        let found = entries.into_iter().find(|entry| entry["name"] == name).cloned();
+        found.ok_or_else(|| Error::new(format!("no {name} among the {group} of {report}")))
+    }
+
+    /// All packets that the port or function `name` has dropped.
+    pub fn drops(&self, group: &str, name: &str) -> Result<u64> {
+        Ok(sum(&self.report(group, name)?["drops"]))
+    }
+
+    /// Waits until the conservation law holds at every function: in + created = out + drops + consumed +
+    /// held. While packets move, the counters are not of one moment; so traffic must have stopped.
+    pub fn assert_conserved(&self) -> Result<()> {
+        let mut last = Value::Null;
+        let holds = |function: &Value| {
+            let interfaces = function["interfaces"].as_array();
+            let total = |name: &str| -> u64 {
+                interfaces
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|side| side[name].as_u64())
+                    .sum()
+            };
+            let own = |name: &str| function[name].as_u64().unwrap_or(0);
+            let left = own("consumed") + own("held") + sum(&function["drops"]);
+            total("in-packets") > 0
+                && total("in-packets") + own("created") == total("out-packets") + left
+        };
+        let wait = wait_until(Duration::from_secs(20), "the conservation law", || {
+            last = self.show()?["functions"].take();
+            Ok(last
+                .as_array()
+                .into_iter()
+                .flatten()
+                .all(holds)
+                .then_some(()))
+        });
+        wait.map_err(|error| Error::new(format!("{error}: {last:#}")))
+    }
+
     /// Stops it by SIGTERM, on which it must end with exit code 0.
     pub fn stop(mut self) -> Result<()> {
         self.process.signal(Signal::TERM)?;
@@ -120,4 +163,14 @@ impl Chainplane {
             .find_map(|message| Some(message["executable"].as_str()?.into()))
             .ok_or_else(|| Error::new(String::from_utf8_lossy(&output.stderr)))
     }
+}
+
+/// The sum of an object's numbers.
+fn sum(object: &Value) -> u64 {
+    object
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, value)| value.as_u64())
+        .sum()
 }
