@@ -85,7 +85,10 @@ impl Chainplane {
     pub fn report(&self, group: &str, name: &str) -> Result<Value> {
         let report = self.show()?;
         let entries = report[group].as_array().into_iter().flatten();
-        let found = entries.into_iter().find(|entry| entry["name"] == name).cloned();
+        let found = entries
+            .into_iter()
+            .find(|entry| entry["name"] == name)
+            .cloned();
         found.ok_or_else(|| Error::new(format!("no {name} among the {group} of {report}")))
     }
 

@@ -1,32 +1,106 @@
 //! What the fuzz targets do with their input. The targets in `fuzz/` call these, and so does the test that
 //! replays the corpora; a finding is a panic.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 
+use chainplane_dataplane::engine::Hop;
 use chainplane_dataplane::flow::key_of;
-use chainplane_dataplane::packet::{HugePages, Packet, Pool, PoolConfig, parse, protocol};
+use chainplane_dataplane::packet::{
+    Gso, HugePages, Offload, Packet, Pool, PoolConfig, parse, protocol,
+};
+use chainplane_dataplane::ports::virtio_header::VirtioHeader;
+use chainplane_dataplane::sim::{Frame, Sim};
 
 /// Takes `bytes` as a frame. One that is accepted must bear all that functions do to it, and be as sound
 /// afterwards as before.
 pub fn parser(bytes: &[u8]) {
-    thread_local! {
-        static POOL: std::cell::RefCell<Pool> = std::cell::RefCell::new(
-            Pool::new(PoolConfig { small: 1, large: 1, huge_pages: HugePages::Never })
-                .expect("ordinary memory for two packets"),
-        );
-    }
-    POOL.with_borrow_mut(|pool| {
-        if let Some(mut packet) = pool.copy_of(bytes)
-            && parse(&mut packet).is_ok()
-        {
-            accepted(&mut packet);
+    with_packet(bytes, |packet| {
+        if parse(packet).is_ok() {
+            accepted(packet);
         }
+    });
+}
+
+/// Takes `bytes` as a frame with a virtio-net header in front, and sends it by a port that can complete
+/// nothing itself: what comes out must be whole packets with right checksums.
+pub fn offload(bytes: &[u8]) {
+    thread_local! {
+        static WORKER: RefCell<Sim> = RefCell::new({
+            let mut sim = Sim::new(None, &[], 0);
+            sim.add_port("in", Hop::Port(1));
+            sim.add_port("out", Hop::Port(0));
+            sim
+        });
+    }
+    let Some((header, frame)) = bytes.split_first_chunk() else {
+        return;
+    };
+    let Ok(asked) = VirtioHeader::from_bytes(*header).offload(frame.len()) else {
+        return;
+    };
+    WORKER.with_borrow_mut(|sim| {
+        sim.inject_with(0, frame, asked);
+        sim.run();
+        let sent = sim.sent(1);
+        if asked.gso == Gso::None {
+            assert!(sent.iter().all(|out| out.bytes.len() <= frame.len()));
+        } else {
+            pieces(frame, asked, &sent);
+        }
+    });
+}
+
+/// Checks the pieces into which `frame` was cut: sound each, and together the same payload.
+fn pieces(frame: &[u8], asked: Offload, pieces: &[Frame]) {
+    with_packet(frame, |whole| {
+        *whole.offload_mut() = asked;
+        if parse(whole).is_err() {
+            assert!(pieces.is_empty(), "a malformed frame was cut");
+            return;
+        }
+        let mut payload = Vec::new();
+        for piece in pieces {
+            with_packet(&piece.bytes, |piece| {
+                assert_eq!(parse(piece), Ok(()), "a piece is malformed");
+                assert_eq!(
+                    transport_sum(piece),
+                    Some(0xffff),
+                    "a piece's checksum is wrong"
+                );
+                let data = &piece.data()[usize::from(piece.layers().payload)..];
+                assert!(
+                    data.len() <= usize::from(asked.gso_size),
+                    "a piece is too large"
+                );
+                payload.extend_from_slice(data);
+            });
+        }
+        let start = usize::from(whole.layers().payload);
+        assert!(
+            pieces.is_empty() || payload == whole.data()[start..],
+            "payload was lost"
+        );
     });
 }
 
 /// Takes `bytes` as a configuration file, reads and checks it, and renders what is wrong with it.
 pub fn yaml(bytes: &[u8]) {
     chainplane::spec::fuzz_yaml(bytes);
+}
+
+/// Calls `use_it` with a packet that holds `bytes`; not at all if they are too many for any packet.
+fn with_packet(bytes: &[u8], use_it: impl FnOnce(&mut Packet)) {
+    thread_local! {
+        static POOL: RefCell<Pool> = RefCell::new(
+            Pool::new(PoolConfig { small: 2, large: 2, huge_pages: HugePages::Never })
+                .expect("ordinary memory for four packets"),
+        );
+    }
+    let packet = POOL.with_borrow_mut(|pool| pool.copy_of(bytes));
+    if let Some(mut packet) = packet {
+        use_it(&mut packet);
+    }
 }
 
 fn accepted(packet: &mut Packet) {

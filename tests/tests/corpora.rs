@@ -30,3 +30,8 @@ fn parser() {
 fn yaml() {
     replay("yaml", fuzz::yaml);
 }
+
+#[test]
+fn offload() {
+    replay("offload", fuzz::offload);
+}
