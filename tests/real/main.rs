@@ -5,11 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-mod capture;
-mod guests;
 mod reference;
-mod taps;
-mod testpmd;
 
 use std::env;
 use std::process::ExitCode;
@@ -32,13 +28,7 @@ const GUEST: [Need; 4] = [
     Need::Program("iperf3"),
 ];
 
-const TESTS: &[&[Test]] = &[
-    reference::TESTS,
-    taps::TESTS,
-    testpmd::TESTS,
-    capture::TESTS,
-    guests::TESTS,
-];
+const TESTS: &[&[Test]] = &[reference::TESTS];
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
