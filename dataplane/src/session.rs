@@ -232,13 +232,28 @@ impl<K: Copy + Eq + Hash, V> SessionTable<K, V> {
         budget: usize,
         objects: &mut Objects,
         now: Time,
+        gone: impl FnMut([K; 2], V),
+    ) {
+        self.sweep_unless(budget, objects, now, |_| false, gone);
+    }
+
+    /// As [`SessionTable::sweep`]; live sessions that are `over` for a reason of the function's own end as well.
+    pub fn sweep_unless(
+        &mut self,
+        budget: usize,
+        objects: &mut Objects,
+        now: Time,
+        over: impl Fn(&V) -> bool,
         mut gone: impl FnMut([K; 2], V),
     ) {
         for _ in 0..budget.min(self.entries.len()) {
             let id = SessionId(self.hand as u32);
             self.hand = (self.hand + 1) % self.entries.len();
-            let Some(keys) = self.keys(id) else { continue };
-            if !objects.is_alive(self.object(id), now)
+            let Some(entry) = &self.entries[id.0 as usize] else {
+                continue;
+            };
+            let (keys, over) = (entry.keys, over(&entry.value));
+            if (over || !objects.is_alive(self.object(id), now))
                 && let Some(value) = self.remove(id, objects)
             {
                 gone(keys, value);

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use crate::engine::{Engine, Hop};
 use crate::flow::FlowTable;
-use crate::function::{Blueprint, Build};
+use crate::function::{Blueprint, Build, SessionInfo};
 use crate::objects::Objects;
 use crate::packet::{Batch, HugePages, Offload, Pool, PoolConfig};
 use crate::port::{Offloads, Port, PortContext};
@@ -182,6 +182,16 @@ impl Sim {
     pub fn snapshot(&mut self) -> Snapshot {
         self.engine.publish_gauges();
         WorkerStats::of(&self.engine).snapshot()
+    }
+
+    /// A function's sessions from `cursor` on, until `out` is full; see [`crate::function::Function::sessions`].
+    pub fn sessions(
+        &self,
+        function: usize,
+        cursor: usize,
+        out: &mut Vec<SessionInfo>,
+    ) -> Option<usize> {
+        self.engine.sessions(function, self.now, cursor, out)
     }
 
     /// The engine itself.

@@ -1,68 +1,177 @@
 //! Load balancer: spreads connections to one address over many servers.
+//!
+//! Clients connect to a *virtual address* (address, port, TCP or UDP) on the outside, the right of the chain; the
+//! servers are on its inside. A connection's first packet chooses a backend from a [Maglev table](maglev) by the
+//! client's address and port, and the connection stays with it. The destination of its packets becomes the
+//! backend's address and port; answers leave with the virtual address as their source. Nothing else changes, so
+//! servers see the real client, and answers must come back through the load balancer: it belongs on the servers'
+//! way out.
+//!
+//! ```yaml
+//! functions:
+//!   frontend:
+//!     load-balancer:
+//!       address: "203.0.113.10:80/tcp"      # or "[2001:db8::10]:80/tcp"
+//!       backends:
+//!         - { address: 10.0.1.11 }                      # port 80, as the virtual address
+//!         - { address: 10.0.1.12, port: 8080, weight: 2 }
+//!         - { address: 10.0.1.13, weight: 0 }           # keeps its connections, takes no new ones
+//!       inside-mac: "02:00:00:00:01:01"     # the servers' router; not needed where the chain ends at a router
+//!       sessions: 65536                     # on each worker
+//!       timeouts: { opening: 30, established: 7440, closing: 120, udp: 120 }   # seconds without a packet
+//! ```
+//!
+//! # What it does with what
+//! * **A packet to the virtual address's port** goes to its connection's backend. It must be addressed to the load
+//!   balancer's link-layer address or to the router's behind it; a frame for another station is dropped (`wrong-mac`).
+//! * **TCP in the middle of a connection that is not known** (after a restart, or a time-out) gets the backend that
+//!   the table gives its client. As the table depends on the configuration alone, that is the one it had before,
+//!   unless backends changed. A RST is passed on the same way, without keeping anything. The price of a choice that
+//!   survives restarts is that it has no secret: a client can choose its ports so as to meet one backend.
+//! * **ARP and neighbour solicitations** for the virtual address are answered on the outside with the load balancer's
+//!   own link-layer address (`mac:`, or one made from its name). Others pass.
+//! * **Ping** to the virtual address is answered by the load balancer itself, whatever its backends' state.
+//! * **Other packets to the virtual address** are dropped (`no-service`), as are fragments (`fragment`) and whatever
+//!   finds no backend that is up (`no-backend`).
+//! * **ICMP errors about balanced connections** reach the backend or the client with the packet they quote
+//!   rewritten as its sender knew it, so that path MTU discovery works (RFC 792, RFC 1191, RFC 4443; RFC 5508 says the
+//!   same for NAT). One that comes to the virtual address about anything else is dropped (`no-session`).
+//! * **Everything else passes untouched**, a backend's packets that belong to no balanced connection included.
+//!
+//! # A lost backend
+//! [`LoadBalancer::states`] is a handle by which an operator or a health checker sets a backend up or down at any
+//! time. At the next poll of each worker the backend's connections are over (one epoch moves on, however many there are),
+//! their clients' next packets choose among the rest, and other connections stay where they are. See [`maglev`] for
+//! why no table is computed for that.
+//!
+//! # What it does not do
+//! It has one virtual address; several are several load balancers in one chain. It doesn't check the backends' health
+//! by itself. Clients on the inside are not served. There is no direct server return and no source translation.
+//! Fragmented datagrams are not balanced.
+//!
+//! Counters and drop reasons are those of [`Counter`] and [`Reason`]; each backend has its connections and the packets
+//! sent to it. Paper: Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016.
 
-use chainplane_dataplane::function::Blueprint;
-use schemars::JsonSchema;
-use serde::Deserialize;
+mod answer;
+mod config;
+pub mod maglev;
+mod process;
+mod quote;
+mod session;
+mod states;
+#[cfg(test)]
+mod tests;
 
-use crate::config::{Claim, ClaimRole, ConfigError, Kind, Mac, Prefix, Shape, Site};
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+use std::collections::HashMap;
+use std::sync::Arc;
 
-/// One server.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Backend {
-    /// Its address.
-    pub address: core::net::IpAddr,
-    /// Its port; the virtual address's where absent.
-    #[serde(default)]
-    pub port: Option<u16>,
-    /// Its share of connections, against the others'; 0 takes no new ones.
-    #[serde(default)]
-    pub weight: Option<u16>,
+use chainplane_dataplane::function::{Blueprint, Build, Function};
+use chainplane_dataplane::packet::Mac;
+use foldhash::fast::FixedState;
+
+pub use config::{Backend, Config, Timeouts};
+pub use process::{Counter, Reason};
+pub use states::BackendStates;
+
+use crate::config::{ConfigError, Site};
+use config::{Service, Ticks};
+use maglev::Maglev;
+
+/// A backend as packets reach it.
+#[derive(Debug)]
+struct Server {
+    address: IpAddr,
+    port: u16,
+    mac: Mac,
 }
 
-/// The configuration: `load-balancer: { address: "203.0.113.10:80/tcp", backends: [{ address: 10.0.1.11 }] }`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Config {
-    /// The virtual address: `ADDRESS:PORT/tcp` or `/udp`; an IPv6 address in brackets.
-    pub address: String,
-    /// The servers.
-    pub backends: Vec<Backend>,
-    /// The link-layer address by which it answers for the virtual address.
-    #[serde(default)]
-    pub mac: Option<Mac>,
-    /// Where packets for servers go, where no router's interface is at the inside.
-    #[serde(default)]
-    pub inside_mac: Option<Mac>,
-    /// Sessions at most.
-    #[serde(default)]
-    pub sessions: Option<u32>,
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddr::new(self.address, self.port).fmt(f)
+    }
 }
 
-impl Kind for Config {
-    fn check(&self) -> Vec<ConfigError> {
-        Vec::new()
+/// What all workers share.
+#[derive(Debug)]
+struct Tables {
+    service: Service,
+    mac: Mac,
+    inside_mac: Option<Mac>,
+    servers: Vec<Server>,
+    /// The backend that has this address and port. Its keys come from the configuration, so its hash needs no secret.
+    by_address: HashMap<(IpAddr, u16), u16, FixedState>,
+    maglev: Maglev,
+    states: BackendStates,
+    capacity: usize,
+    ticks: Ticks,
+}
+
+impl Tables {
+    fn backend(&self, address: IpAddr, port: u16) -> Option<usize> {
+        self.by_address
+            .get(&(address, port))
+            .map(|index| *index as usize)
+    }
+}
+
+/// A compiled load balancer.
+#[derive(Clone, Debug)]
+pub struct LoadBalancer(Arc<Tables>);
+
+impl LoadBalancer {
+    fn new(config: &Config, site: &Site) -> Result<Self, ConfigError> {
+        let service = config
+            .service()
+            .map_err(|message| ConfigError::at(["address".into()], message))?;
+        let macs = config.server_macs(site.inside_mac)?;
+        let servers: Vec<_> = config
+            .backends
+            .iter()
+            .zip(macs)
+            .map(|(backend, mac)| {
+                let (address, port) = config.server(backend);
+                Server { address, port, mac }
+            })
+            .collect();
+        let weights: Vec<_> = config
+            .backends
+            .iter()
+            .zip(&servers)
+            .map(|(backend, server)| {
+                let identity = maglev::hash_of(server.address, server.port);
+                (identity, backend.weight.unwrap_or(1))
+            })
+            .collect();
+        let by_address = servers
+            .iter()
+            .enumerate()
+            .map(|(index, server)| ((server.address, server.port), index as u16));
+        Ok(Self(Arc::new(Tables {
+            service,
+            mac: config
+                .mac
+                .map_or_else(|| Mac::local(&site.name), |mac| mac.0),
+            inside_mac: config.inside_mac.map(|mac| mac.0).or(site.inside_mac),
+            by_address: by_address.collect(),
+            maglev: Maglev::new(&weights, maglev::CELLS),
+            states: BackendStates::new(servers.len()),
+            servers,
+            capacity: config.capacity(),
+            ticks: Ticks::from(&config.timeouts),
+        })))
     }
 
-    fn shape(&self, name: &str) -> Shape {
-        let _ = name;
-        Shape::Inline
+    /// By what a backend is set up or down, in the order of the configuration. It stays connected to every worker's
+    /// load balancer built from this one.
+    pub fn states(&self) -> BackendStates {
+        self.0.states.clone()
     }
+}
 
-    fn claims(&self) -> Vec<Claim> {
-        let address = self
-            .address
-            .rsplit_once(':')
-            .and_then(|(address, _)| address.trim_matches(['[', ']']).parse().ok());
-        let claim = |address| Claim {
-            path: vec!["address".into()],
-            prefix: Prefix::host(address),
-            role: ClaimRole::Virtual,
-        };
-        address.map(claim).into_iter().collect()
-    }
-
-    fn compile(&self, _site: &Site) -> Result<Box<dyn Blueprint>, Vec<ConfigError>> {
-        Err(vec![ConfigError::at([], "this function is not built yet")])
+impl Blueprint for LoadBalancer {
+    fn build(&self, build: &mut Build<'_>) -> Box<dyn Function> {
+        Box::new(process::Balancer::new(Arc::clone(&self.0), build))
     }
 }
