@@ -26,6 +26,8 @@ indices! {
         Notifications = "notifications",
         /// Packets whose checksum was computed here as the egress could not.
         Checksummed = "checksummed",
+        /// Packets that the kernel dropped before the port saw them, as the ring was full.
+        Missed = "missed",
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) fn cut(packet: &Packet, cx: &mut PortContext<'_>, ready: &mut Outgoin
     for index in 0..plan.pieces {
         let Some(piece) = plan.piece(packet, index, cx) else {
             let missing = plan.pieces - index;
-            cx.tally.drop(PortDrop::Offload, missing as u64);
+            cx.tally.drop(PortDrop::NoBuffer, missing as u64);
             return;
         };
         cx.tally.add(PortCounter::Checksummed, 1);

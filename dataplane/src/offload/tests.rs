@@ -263,7 +263,7 @@ fn without_buffers_the_rest_is_dropped() {
     let mut pool = pool(4);
     let (got, tally) = send_with(&mut pool, Offloads::default(), &[packet]);
     assert_eq!(got.len(), 4);
-    assert_eq!(drops(&tally, PortDrop::Offload), 6);
+    assert_eq!(drops(&tally, PortDrop::NoBuffer), 6);
     assert!(conserved(&tally, 1));
     assert_eq!(pool.free(), [4, 8]);
 }
