@@ -11,5 +11,6 @@ pub mod firewall;
 pub mod load_balancer;
 pub mod nat;
 pub mod router;
+pub mod track;
 
 pub use catalogue::FunctionConfig;

@@ -1,110 +1,50 @@
 //! Firewall: lets through what its rules allow, and the answers to it.
+//!
+//! ```yaml
+//! edge:
+//!   firewall:
+//!     default: { outbound: allow, inbound: drop }
+//!     rules:
+//!       - { allow: tcp, direction: inbound, to: 203.0.113.10, ports: [80, 443, "8000-8080"] }
+//!       - { drop: udp, from: [10.0.0.0/8], ports: 53 }
+//!       - { allow: icmp, direction: inbound, icmp-types: 8 }
+//!       - { allow: 47 }                       # GRE, by its protocol number
+//!     sessions: 65536
+//!     timeouts: { tcp-established: 7440, tcp-transitory: 240, udp: 300, icmp: 60 }    # seconds; these are the defaults
+//! ```
+//!
+//! # What it does
+//! * `outbound` is from the inside (left in the chain) to the outside. Rules are tried in order and the first that
+//!   matches decides; where none does, the direction's default. Every condition of a rule must hold; of a list, one
+//!   item. `icmp` means `ICMPv6` on IPv6.
+//! * A TCP SYN, a UDP packet and an echo request that are allowed open a session. Packets of a session pass in both
+//!   directions, whatever the rules say. A TCP packet that is no SYN and belongs to no session is dropped before
+//!   the rules are asked, so a connection that was there before the firewall has to begin anew.
+//! * A connection's timeout is `tcp-transitory` until both sides have sent SYN and again after the first FIN or RST
+//!   (RFC 5382, section 5). Every packet of a session, in either direction, starts its timeout anew.
+//! * An ICMP error passes if it quotes a packet of a session and is addressed to that packet's sender (RFC 5508,
+//!   RFC 4443). It does not keep the session alive. Other ICMP is judged by the rules, packet by packet, as is every
+//!   other protocol: answers to them need a rule of their own.
+//! * ARP passes, and neighbour solicitations, neighbour advertisements, router solicitations and router
+//!   advertisements that come from the link (RFC 4861: hop limit 255). Any other frame that is not IP is dropped.
+//! * Sessions of different VLANs are different sessions.
+//! * With `sessions` in use, a new one is refused (`sessions-full`); those there are go on.
+//!
+//! # What it does not do yet
+//! * Fragments are dropped, the first one too: later ones have no ports, and a rule can't be asked about half a
+//!   packet (RFC 1858).
+//! * Sequence numbers are not checked, nor checksums of the transport.
+//! * There is no `reject`: a dropped packet's sender is told nothing.
+//!
+//! # Counters
+//! [`FirewallCounter`] and [`FirewallDrop`]; and for each rule and default how many packets it decided on. The
+//! packets of a session that was allowed are counted by `in-session` alone.
 
-use chainplane_dataplane::function::Blueprint;
-use schemars::JsonSchema;
-use serde::Deserialize;
+mod config;
+mod process;
+mod rules;
+#[cfg(test)]
+mod tests;
 
-use crate::config::{ConfigError, Kind, OneOrMany, PortRange, Prefix, Shape, Site};
-
-/// What a rule, or the default, does.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum Action {
-    /// Let it through.
-    Allow,
-    /// Drop it without a word.
-    Drop,
-}
-
-/// What happens to a packet that no rule matches.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Default {
-    /// From the inside to the outside.
-    pub outbound: Action,
-    /// From the outside to the inside.
-    pub inbound: Action,
-}
-
-/// The configuration: `firewall: { default: …, rules: … }`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Config {
-    /// Where no rule matches.
-    pub default: Default,
-    /// In order; the first that matches decides.
-    #[serde(default)]
-    pub rules: Vec<Rule>,
-    /// Sessions at most.
-    #[serde(default)]
-    pub sessions: Option<u32>,
-}
-
-/// A direction along the chain.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum Direction {
-    /// Left to right.
-    Outbound,
-    /// Right to left.
-    Inbound,
-}
-
-/// What a rule is about.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// Any IP packet.
-    Any,
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// ICMP, and `ICMPv6` on IPv6.
-    Icmp,
-}
-
-/// One rule: `{ allow: tcp, direction: inbound, to: 203.0.113.10, ports: [80, 443] }`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Rule {
-    /// Lets this protocol through.
-    #[serde(default)]
-    pub allow: Option<Protocol>,
-    /// Drops this protocol.
-    #[serde(default)]
-    pub drop: Option<Protocol>,
-    /// One direction; both where absent.
-    #[serde(default)]
-    pub direction: Option<Direction>,
-    /// Source prefixes; any where absent.
-    #[serde(default)]
-    pub from: OneOrMany<Prefix>,
-    /// Destination prefixes; any where absent.
-    #[serde(default)]
-    pub to: OneOrMany<Prefix>,
-    /// Destination ports; any where absent.
-    #[serde(default)]
-    pub ports: OneOrMany<PortRange>,
-    /// Source ports; any where absent.
-    #[serde(default)]
-    pub source_ports: OneOrMany<PortRange>,
-    /// ICMP types; any where absent.
-    #[serde(default)]
-    pub icmp_types: OneOrMany<u8>,
-}
-
-impl Kind for Config {
-    fn check(&self) -> Vec<ConfigError> {
-        Vec::new()
-    }
-
-    fn shape(&self, name: &str) -> Shape {
-        let _ = name;
-        Shape::Inline
-    }
-
-    fn compile(&self, _site: &Site) -> Result<Box<dyn Blueprint>, Vec<ConfigError>> {
-        Err(vec![ConfigError::at([], "this function is not built yet")])
-    }
-}
+pub use config::{Action, Config, Defaults, Direction, Protocol, Rule};
+pub use process::{FirewallCounter, FirewallDrop};

@@ -1,0 +1,287 @@
+//! What becomes of a packet.
+
+use chainplane_dataplane::function::{
+    Blueprint, Build, Context, Descriptor, Function, Interface, SessionInfo, Verdict,
+};
+use chainplane_dataplane::indices;
+use chainplane_dataplane::objects::Objects;
+use chainplane_dataplane::packet::{Packet, ethertype, protocol};
+use chainplane_dataplane::session::{InsertError, SessionId, SessionTable, Way};
+use chainplane_dataplane::time::Time;
+
+use super::config::Action;
+use super::rules::{Decision, Rules};
+use crate::track::{Absence, Phase, Quote, TimeoutTicks, Tuple, is_icmp_error, opens, quote};
+
+/// Session slots that a poll looks at for dead ones.
+const SWEEP: usize = 64;
+
+indices! {
+    /// What a firewall counts beside the packets that each rule decided on.
+    pub enum FirewallCounter {
+        /// Packets of sessions, those that opened them included.
+        InSession = "in-session",
+        /// ICMP errors about packets of sessions.
+        Related = "related",
+        /// ARP and neighbour discovery.
+        Discovery = "discovery",
+        /// Packets that a rule or default let through without a session (other protocols and ICMP messages).
+        Untracked = "untracked",
+        /// Sessions opened.
+        Opened = "sessions-opened",
+    }
+}
+
+indices! {
+    /// Why a firewall drops a packet.
+    pub enum FirewallDrop {
+        /// A rule says so.
+        Rule = "denied-by-rule",
+        /// No rule matches, and the default says so.
+        Default = "denied-by-default",
+        /// TCP that is no SYN and belongs to no session.
+        TcpNoSession = "tcp-no-session",
+        /// It would open a session, and all of them are in use.
+        SessionsFull = "sessions-full",
+        /// A fragment, which does not show all that rules ask about.
+        Fragment = "fragment",
+        /// Neither IP nor ARP.
+        Ethertype = "ethertype",
+    }
+}
+
+static DESCRIPTOR: Descriptor = Descriptor {
+    kind: "firewall",
+    counters: FirewallCounter::INFO,
+    drops: FirewallDrop::INFO,
+};
+
+/// The compiled configuration.
+pub(super) struct Plan {
+    pub rules: Rules,
+    pub sessions: usize,
+    pub timeouts: TimeoutTicks,
+}
+
+impl Blueprint for Plan {
+    fn build(&self, build: &mut Build<'_>) -> Box<dyn Function> {
+        Box::new(Firewall {
+            rules: self.rules.clone(),
+            timeouts: self.timeouts,
+            sessions: SessionTable::new(self.sessions, build.seed, build.objects),
+            absence: Absence::new(build.seed, build.objects),
+        })
+    }
+}
+
+/// A firewall, as one worker runs it.
+struct Firewall {
+    rules: Rules,
+    timeouts: TimeoutTicks,
+    sessions: SessionTable<Tuple, Phase>,
+    absence: Absence,
+}
+
+impl Function for Firewall {
+    fn descriptor(&self) -> &'static Descriptor {
+        &DESCRIPTOR
+    }
+
+    fn process(&mut self, cx: &mut Context<'_>, packet: Packet, from: Interface) -> Verdict {
+        let layers = packet.layers();
+        if layers.ethertype == ethertype::ARP || is_neighbour_discovery(&packet) {
+            cx.count(FirewallCounter::Discovery);
+            return Verdict::Leave(from.opposite(), packet);
+        }
+        if !layers.is_ipv4() && !layers.is_ipv6() {
+            return Verdict::drop(packet, FirewallDrop::Ethertype);
+        }
+        if layers.is_fragment() {
+            return Verdict::drop(packet, FirewallDrop::Fragment);
+        }
+        match Tuple::of(&packet, from) {
+            Some(tuple) => self.tracked(cx, packet, &tuple),
+            None => self.untracked(cx, packet, from),
+        }
+    }
+
+    fn tick(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now();
+        self.sessions.sweep(SWEEP, cx.objects(), now, |_, _| {});
+    }
+
+    fn slots(&self) -> Vec<String> {
+        self.rules.slots()
+    }
+
+    fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    fn sessions(
+        &self,
+        now: Time,
+        objects: &Objects,
+        cursor: usize,
+        out: &mut Vec<SessionInfo>,
+    ) -> Option<usize> {
+        for (slot, id, [forward, _], phase) in self.sessions.iter_from(cursor, objects, now) {
+            if out.len() == out.capacity() {
+                return Some(slot);
+            }
+            let idle = objects.idle_ticks(self.sessions.object(id), now);
+            out.push(SessionInfo {
+                text: forward.describe(None, *phase),
+                idle_ms: (u64::from(idle) << 20) / 1_000_000,
+            });
+        }
+        None
+    }
+}
+
+impl Firewall {
+    /// TCP, UDP and echoes.
+    fn tracked(&mut self, cx: &mut Context<'_>, packet: Packet, tuple: &Tuple) -> Verdict {
+        let bare_syn = opens(packet.tcp_flags());
+        let found = self.sessions.find(tuple, cx.objects_ref(), cx.now());
+        match found {
+            Some((id, way)) if !(bare_syn && self.asks_anew(id, way)) => {
+                self.pass(cx, packet, id, way, tuple)
+            }
+            None if tuple.protocol == protocol::TCP && !bare_syn => {
+                self.absence.depend(cx, tuple);
+                cx.replayable();
+                Verdict::drop(packet, FirewallDrop::TcpNoSession)
+            }
+            found => {
+                let decision = self.rules.decide(&packet, tuple.side);
+                match decision.action {
+                    Action::Drop => {
+                        self.absence.depend(cx, tuple);
+                        cx.replayable();
+                        cx.count_slot(decision.slot);
+                        denied(packet, decision)
+                    }
+                    Action::Allow => {
+                        cx.event_slot(decision.slot);
+                        self.open(cx, packet, tuple, found.map(|(id, _)| id))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a SYN that meets a session against its direction asks for a connection of its own, which the rules
+    /// have to decide on: anything but both sides opening at once (RFC 9293, section 3.5).
+    fn asks_anew(&self, id: SessionId, way: Way) -> bool {
+        way == Way::Return && self.sessions.get(id) != Some(&Phase::Opening)
+    }
+
+    /// Opens a session for an allowed packet, unless it is an echo reply that nobody asked for.
+    fn open(
+        &mut self,
+        cx: &mut Context<'_>,
+        packet: Packet,
+        tuple: &Tuple,
+        old: Option<SessionId>,
+    ) -> Verdict {
+        if tuple.echo_reply {
+            return untracked(cx, packet, tuple.side);
+        }
+        if let Some(old) = old {
+            if self.sessions.get(old) != Some(&Phase::Closing) {
+                // The other side will refuse it, or let its own side know that it is out of step (RFC 5961).
+                return untracked(cx, packet, tuple.side);
+            }
+            self.sessions.remove(old, cx.objects());
+        }
+        let answer = tuple.answer(tuple.side.opposite());
+        let timeout = self.timeouts.of(tuple.protocol, Phase::Opening);
+        let now = cx.now();
+        let made = self
+            .sessions
+            .insert(*tuple, answer, Phase::Opening, timeout, cx.objects(), now);
+        match made {
+            Ok(id) => {
+                self.absence.filled([tuple, &answer], cx.objects());
+                cx.event(FirewallCounter::Opened);
+                self.pass(cx, packet, id, Way::Forward, tuple)
+            }
+            Err(InsertError::Full | InsertError::Exists) => {
+                Verdict::drop(packet, FirewallDrop::SessionsFull)
+            }
+        }
+    }
+
+    /// A packet of a session.
+    fn pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        packet: Packet,
+        id: SessionId,
+        way: Way,
+        tuple: &Tuple,
+    ) -> Verdict {
+        let phase = match self.sessions.get_mut(id) {
+            Some(phase) => {
+                *phase = phase.after(packet.tcp_flags(), way);
+                *phase
+            }
+            None => Phase::Opening,
+        };
+        let timeout = self.timeouts.of(tuple.protocol, phase);
+        cx.touch(self.sessions.object(id), timeout);
+        cx.count(FirewallCounter::InSession);
+        cx.replayable();
+        Verdict::Leave(tuple.side.opposite(), packet)
+    }
+
+    /// IP packets that open no session.
+    fn untracked(&mut self, cx: &mut Context<'_>, packet: Packet, from: Interface) -> Verdict {
+        if self.is_related(cx, &packet, from) {
+            cx.count(FirewallCounter::Related);
+            return Verdict::Leave(from.opposite(), packet);
+        }
+        let decision = self.rules.decide(&packet, from);
+        cx.event_slot(decision.slot);
+        match decision.action {
+            Action::Allow => untracked(cx, packet, from),
+            Action::Drop => denied(packet, decision),
+        }
+    }
+
+    /// Whether it is an ICMP error about a packet of a session, sent to that packet's sender.
+    fn is_related(&self, cx: &Context<'_>, packet: &Packet, from: Interface) -> bool {
+        if !is_icmp_error(packet) {
+            return false;
+        }
+        let Some(Quote { answer, .. }) = quote(packet, from) else {
+            return false;
+        };
+        let known = self.sessions.find(&answer, cx.objects_ref(), cx.now());
+        answer.dst.address == packet.ip_dst() && known.is_some()
+    }
+}
+
+fn untracked(cx: &mut Context<'_>, packet: Packet, from: Interface) -> Verdict {
+    cx.count(FirewallCounter::Untracked);
+    Verdict::Leave(from.opposite(), packet)
+}
+
+fn denied(packet: Packet, decision: Decision) -> Verdict {
+    let reason = if decision.by_default {
+        FirewallDrop::Default
+    } else {
+        FirewallDrop::Rule
+    };
+    Verdict::drop(packet, reason)
+}
+
+/// Neighbour and router solicitations and advertisements, which only a node on the link can have sent (RFC 4861,
+/// sections 6.1 and 7.1).
+fn is_neighbour_discovery(packet: &Packet) -> bool {
+    packet.layers().protocol == protocol::ICMPV6
+        && packet.ttl() == 255
+        && !packet.layers().is_fragment()
+        && matches!(packet.icmp_type_code(), Some((133..=136, 0)))
+}
