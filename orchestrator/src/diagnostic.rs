@@ -10,8 +10,12 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 /// Columns of a terminal.
 const WIDTH: usize = 80;
+/// Longest message, label or help, in characters.
+const LONGEST: usize = 400;
 /// Errors shown before the rest is only counted.
 const SHOWN: usize = 50;
+/// Errors after which a check need not look for more: each costs a search for what was meant.
+pub const ENOUGH: usize = 200;
 
 /// One step of a [`YamlPath`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -247,10 +251,14 @@ fn shown(c: char) -> char {
     }
 }
 
-/// `text` without anything that could drive a terminal: names come from the file.
+/// `text` without anything that could drive a terminal or fill it: names come from the file.
 pub fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    let mut out = String::new();
+    for (index, c) in text.chars().enumerate() {
+        if index == LONGEST {
+            out.push('…');
+            break;
+        }
         if c.is_control() || turns_text(c) {
             out.extend(c.escape_unicode());
         } else {
@@ -288,6 +296,7 @@ pub fn near_miss<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Op
     let allowed = (length / 3).clamp(1, 3);
     known
         .into_iter()
+        .filter(|name| name.len() < 4 * (length + allowed) + 1)
         .map(|name| {
             (
                 strsim::damerau_levenshtein(&lower, &name.to_lowercase()),

@@ -81,8 +81,8 @@ fn a_file_that_is_none_is_said() {
         ),
         (file("zero.yaml", b"\0\0\0"), "error: not valid YAML"),
         (
-            file("large.yaml", &vec![b'#'; (4 << 20) + 1]),
-            "larger than 4 MiB",
+            file("large.yaml", &vec![b'#'; (1 << 20) + 1]),
+            "larger than 1 MiB",
         ),
     ];
     for (path, words) in cases {

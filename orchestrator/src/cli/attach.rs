@@ -7,15 +7,15 @@ use std::process::ExitCode;
 
 use chainplane_dataplane::packet::Mac;
 
-use super::{fail, load, print};
+use super::{fail, open, print};
 use crate::diagnostic::suggestion;
 use crate::spec::Model;
 use crate::spec::file::{Port, Role, VhostUser};
 
 /// Prints the settings that attach a machine to `port` of `file`.
 pub fn run(file: &Path, port: &str) -> Result<ExitCode, ExitCode> {
-    let model = load(file)?;
-    let text = settings(&model, port).map_err(|message| fail(&message))?;
+    let checked = open(file)?;
+    let text = settings(&checked.model, port).map_err(|message| fail(&message))?;
     print(&text)
 }
 
@@ -61,7 +61,7 @@ impl<'p> Machine<'p> {
             config,
             id: name.replace('.', "-"),
             socket: here.join(&config.socket).display().to_string(),
-            mac: config.mac.map_or_else(|| Mac::local(name), |mac| mac.0),
+            mac: config.mac(name),
             listens: config.role == Role::Client,
         }
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path as FilePath;
 use std::process::ExitCode;
 
-use super::{load, print};
+use super::{open, print};
 use crate::spec::Model;
 
 /// Widest line of a drawing.
@@ -12,8 +12,8 @@ const WIDTH: usize = 78;
 
 /// Checks `file` and prints what it describes.
 pub fn run(file: &FilePath) -> Result<ExitCode, ExitCode> {
-    let model = load(file)?;
-    print(&summary(&model))
+    let checked = open(file)?;
+    print(&summary(&checked.model))
 }
 
 /// What the configuration describes, in a few lines.

@@ -15,7 +15,8 @@ use std::sync::atomic::AtomicBool;
 use clap::{Args, Parser, Subcommand};
 
 use crate::control::client;
-use crate::spec::{self, Environment, Model, schema};
+use crate::diagnostic::Report;
+use crate::spec::{self, Checked, Environment, schema};
 
 /// Service chains of network functions between virtual machines, as a YAML file says.
 #[derive(Debug, Parser)]
@@ -124,16 +125,19 @@ pub fn main() -> ExitCode {
     done.unwrap_or_else(|code| code)
 }
 
-/// Loads `file` for a command; its errors go to standard error.
+/// Reads and checks `file` for a command; its errors go to standard error.
 ///
 /// # Errors
 /// The exit code of a configuration that is wrong.
-pub fn load(file: &Path) -> Result<Model, ExitCode> {
-    spec::load(file, &Environment::here()).map_err(|report| {
-        let text = report.render(io::stderr().is_terminal());
-        let _ = anstream::stderr().write_all(text.as_bytes());
-        ExitCode::FAILURE
-    })
+pub fn open(file: &Path) -> Result<Checked, ExitCode> {
+    spec::open(file, &Environment::here()).map_err(|report| explain(&report))
+}
+
+/// Prints what is wrong with a file, in colour where standard error is a terminal that likes it.
+pub fn explain(report: &Report) -> ExitCode {
+    let text = report.render(io::stderr().is_terminal());
+    let _ = anstream::stderr().write_all(text.as_bytes());
+    ExitCode::FAILURE
 }
 
 /// A flag that SIGINT and SIGTERM raise; a second signal ends the process at once.

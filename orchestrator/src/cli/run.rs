@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{fail, load, print};
+use super::{explain, fail, open, print};
 use crate::control::server::Server;
 use crate::instance::{Instance, StartError};
 
@@ -15,9 +15,12 @@ const GLANCE: Duration = Duration::from_millis(50);
 
 /// Runs `file` until a signal, or until nothing can come in any more.
 pub fn run(file: &Path) -> Result<ExitCode, ExitCode> {
-    let model = load(file)?;
+    let checked = open(file)?;
     let stop = super::stop_signal()?;
-    let instance = Instance::start(model).map_err(|error: StartError| fail(&error.to_string()))?;
+    let instance = Instance::start(checked.model.clone()).map_err(|error| match error {
+        StartError::Plan(errors) => explain(&checked.explain(errors)),
+        error => fail(&error.to_string()),
+    })?;
     let instance = Arc::new(instance);
     let server =
         Server::start(&instance.model().control, &instance).map_err(|error| fail(&error))?;

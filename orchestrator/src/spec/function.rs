@@ -1,9 +1,7 @@
 //! The seam to `nf`: everything that the checks ask of a function, whatever its kind.
 
-use std::net::IpAddr;
-
 use chainplane_nf::FunctionConfig;
-use chainplane_nf::config::{Claim, ClaimRole, Mac, PathStep, Shape};
+use chainplane_nf::config::{Claim, ConfigError, Mac, PathStep, Shape};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -33,7 +31,7 @@ enum GuestTag {
     Guest(GuestFunction),
 }
 
-/// An interface of a junction, as chains name it.
+/// A function with named interfaces that end chains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Junction {
     /// Names of its interfaces, in the order of their numbers.
@@ -97,10 +95,7 @@ impl Function {
         };
         let errors = config.check().into_iter();
         errors
-            .map(|error| {
-                let path = self.path(name, &error.path);
-                Diagnostic::at_value(path, error.message).help(error.help.unwrap_or_default())
-            })
+            .map(|error| diagnostic(name, config, error))
             .collect()
     }
 
@@ -112,19 +107,9 @@ impl Function {
         let claims = config.claims().into_iter();
         claims
             .map(|claim| {
-                let path = self.path(name, &claim.path);
+                let path = path(name, config, &claim.path);
                 (claim, path)
             })
-            .collect()
-    }
-
-    /// Own addresses of a junction's interface.
-    pub fn interface_addresses(&self, name: &str, interface: &str) -> Vec<(IpAddr, YamlPath)> {
-        let wanted = yaml_path!["functions", name, self.kind(), "interfaces", interface];
-        let claims = self.claims(name).into_iter();
-        claims
-            .filter(|(claim, path)| claim.role == ClaimRole::Interface && path.starts_with(&wanted))
-            .map(|(claim, path)| (claim.prefix.address(), path))
             .collect()
     }
 
@@ -164,16 +149,22 @@ impl Function {
             _ => false,
         }
     }
+}
 
-    /// A path within the function's body as a path within the file.
-    fn path(&self, name: &str, steps: &[PathStep]) -> YamlPath {
-        let mut path = yaml_path!["functions", name, self.kind()];
-        path.extend(steps.iter().map(|step| match step {
-            PathStep::Key(key) => Step::Key(key.clone()),
-            PathStep::Index(index) => Step::Index(*index),
-        }));
-        path
-    }
+/// An error of the function `name`, in its place in the file.
+pub fn diagnostic(name: &str, config: &FunctionConfig, error: ConfigError) -> Diagnostic {
+    let path = path(name, config, &error.path);
+    Diagnostic::at_value(path, error.message).help(error.help.unwrap_or_default())
+}
+
+/// A path within a function's body as a path within the file.
+fn path(name: &str, config: &FunctionConfig, steps: &[PathStep]) -> YamlPath {
+    let mut path = yaml_path!["functions", name, config.kind()];
+    path.extend(steps.iter().map(|step| match step {
+        PathStep::Key(key) => Step::Key(key.clone()),
+        PathStep::Index(index) => Step::Index(*index),
+    }));
+    path
 }
 
 fn mac_path(mut path: YamlPath) -> YamlPath {

@@ -16,26 +16,55 @@ use std::io::Read as _;
 use std::path::Path;
 
 use crate::diagnostic::{Diagnostic, Place, Report};
+use crate::plan::PlanError;
 
 pub use check::Environment;
 pub use model::Model;
+
+/// A checked configuration, and its text for errors that are found later.
+#[derive(Debug)]
+pub struct Checked {
+    /// What it describes.
+    pub model: Model,
+    file: String,
+    text: String,
+    tree: yaml::Tree,
+}
+
+impl Checked {
+    /// A report of what functions have to say about where they stand.
+    pub fn explain(&self, errors: Vec<PlanError>) -> Report {
+        let diagnostics = errors.into_iter().map(|PlanError { function, error }| {
+            let named = &self.model.functions[function];
+            function::diagnostic(&named.name, &named.config, error)
+        });
+        let mut diagnostics = diagnostics.collect::<Vec<_>>();
+        locate(&self.tree, &mut diagnostics);
+        Report::new(&self.file, &self.text, diagnostics)
+    }
+}
 
 /// Reads and checks the file at `path`.
 ///
 /// # Errors
 /// A report of all that is wrong with it, also where it can't be read.
-pub fn load(path: &Path, environment: &Environment) -> Result<Model, Box<Report>> {
+pub fn open(path: &Path, environment: &Environment) -> Result<Checked, Box<Report>> {
     match read_file(path) {
-        Ok(text) => parse(&text, path, environment),
+        Ok(text) => check_text(text, path, environment),
         Err(message) => {
             let name = path.display().to_string();
-            Err(Box::new(Report::new(
-                &name,
-                "",
-                vec![Diagnostic::new(message)],
-            )))
+            let errors = vec![Diagnostic::new(message)];
+            Err(Box::new(Report::new(&name, "", errors)))
         }
     }
+}
+
+/// As [`open`], for the model alone.
+///
+/// # Errors
+/// As [`open`].
+pub fn load(path: &Path, environment: &Environment) -> Result<Model, Box<Report>> {
+    open(path, environment).map(|checked| checked.model)
 }
 
 /// Checks `text` as if it stood in the file at `path`.
@@ -43,22 +72,50 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Model, Box<Report>
 /// # Errors
 /// A report of all that is wrong with it.
 pub fn parse(text: &str, path: &Path, environment: &Environment) -> Result<Model, Box<Report>> {
-    let report = |errors| Box::new(Report::new(&path.display().to_string(), text, errors));
-    let tree = yaml::Tree::parse(text).map_err(report)?;
+    check_text(text.to_owned(), path, environment).map(|checked| checked.model)
+}
+
+fn check_text(
+    text: String,
+    path: &Path,
+    environment: &Environment,
+) -> Result<Checked, Box<Report>> {
+    let file = path.display().to_string();
+    let report = |errors| Box::new(Report::new(&file, &text, errors));
+    let tree = yaml::Tree::parse(&text).map_err(report)?;
     let (spec, found) = read::read(&tree);
     let mut errors = tree.errors.clone();
     errors.extend(found);
     let (model, found) = check::check(&spec, path, environment);
     errors.extend(found);
-    for error in &mut errors {
-        error.place = error.place.take().map(|p| Place::Span(tree.locate(&p)));
-        if let Some((place, _)) = &mut error.related {
-            *place = Place::Span(tree.locate(place));
+    match model {
+        Some(model) if errors.is_empty() => Ok(Checked {
+            model,
+            file,
+            text,
+            tree,
+        }),
+        _ => {
+            locate(&tree, &mut errors);
+            Err(report(errors))
         }
     }
-    match model {
-        Some(model) if errors.is_empty() => Ok(model),
-        _ => Err(report(errors)),
+}
+
+/// Turns paths into bytes of the text. Where two places are one text that an alias shares, the
+/// first is where the alias stands.
+fn locate(tree: &yaml::Tree, errors: &mut [Diagnostic]) {
+    for error in errors {
+        let Some(place) = &error.place else { continue };
+        let mut span = tree.locate(place);
+        if let Some((related, _)) = &mut error.related {
+            let other = tree.locate(related);
+            if other == span {
+                span = tree.alias_to(place).unwrap_or(span);
+            }
+            *related = Place::Span(other);
+        }
+        error.place = Some(Place::Span(span));
     }
 }
 

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use super::file::{Control, Flows, Packets, Port, Word, Workers};
 use super::function::Function;
 use super::yaml::{self, Kind, NodeId, Tree};
-use crate::diagnostic::{Diagnostic, Place, suggestion};
+use crate::diagnostic::{Diagnostic, ENOUGH, Place, suggestion};
 
 /// The keys at the top of the file.
 const SECTIONS: [&str; 8] = [
@@ -22,6 +22,9 @@ const SECTIONS: [&str; 8] = [
 
 /// The versions of the format that are understood.
 const VERSION: u64 = 1;
+
+/// Most ports, functions or chains.
+const MOST: usize = 1024;
 
 /// What a file says. An entry that could not be read is `None`: its name still counts.
 #[derive(Debug, Default)]
@@ -120,6 +123,9 @@ impl Reader<'_> {
     }
 
     fn value<T: DeserializeOwned>(&mut self, key: NodeId, value: NodeId) -> Option<T> {
+        if self.errors.len() >= ENOUGH {
+            return None;
+        }
         match yaml::read(self.tree, Some(key), value) {
             Ok(value) => Some(value),
             Err(errors) => {
@@ -144,12 +150,19 @@ impl Reader<'_> {
             self.error(section, "expected a mapping from names", "as `name: { … }`");
             return Vec::new();
         }
+        if tree.entries(section).count() > MOST {
+            self.error(section, &format!("more than {MOST} entries"), "");
+            return Vec::new();
+        }
         tree.entries(section)
             .map(|(name, key, value)| (name.to_owned(), read(self, key, value)))
             .collect()
     }
 
     fn function(&mut self, key: NodeId, value: NodeId) -> Option<Function> {
+        if self.errors.len() >= ENOUGH {
+            return None;
+        }
         match Function::read(self.tree, key, value) {
             Ok(function) => Some(function),
             Err(errors) => {

@@ -10,9 +10,17 @@ use crate::diagnostic::{Diagnostic, Place, YamlPath};
 use crate::spec::file::Port;
 use crate::yaml_path;
 
+/// Most addresses, subnets and pools of a file: each is compared with each.
+const MOST: usize = 8192;
+
 /// Checks every two holders of addresses, and every chain's two ends.
 pub fn check(checker: &mut Checker<'_>, chains: &[Chain]) {
     let held = all(checker);
+    if held.len() > MOST {
+        let message = format!("{} addresses and pools; {MOST} is the most", held.len());
+        checker.report(Diagnostic::at_key(yaml_path!["functions"], message));
+        return;
+    }
     for (at, this) in held.iter().enumerate() {
         for earlier in &held[..at] {
             if clash(checker, this, earlier) {
@@ -55,13 +63,12 @@ impl Held {
 
 fn all(checker: &Checker<'_>) -> Vec<Held> {
     let mut held = Vec::new();
-    for (index, (name, function)) in checker.spec.functions.iter().enumerate() {
-        let claims = function.iter().flat_map(|function| function.claims(name));
-        held.extend(claims.map(|(claim, path)| Held {
+    for (index, facts) in checker.facts.iter().enumerate() {
+        held.extend(facts.claims.iter().map(|(claim, path)| Held {
             owner: Owner::Function(index),
             role: Some(claim.role),
             prefix: claim.prefix,
-            path,
+            path: path.clone(),
         }));
     }
     for index in 0..checker.spec.ports.len() {
@@ -129,15 +136,17 @@ fn at_end(checker: &Checker<'_>, end: End) -> Vec<(IpAddr, YamlPath)> {
         }
         End::Junction(index, interface) => {
             let (name, function) = &checker.spec.functions[index];
-            let Some(function) = function else {
+            let facts = &checker.facts[index];
+            let (Some(function), Some(interface)) = (function, facts.interfaces().get(interface))
+            else {
                 return Vec::new();
             };
-            let names = function
-                .junction()
-                .map(|j| j.interfaces)
-                .unwrap_or_default();
-            let interface = names.get(interface).map_or("", String::as_str);
-            function.interface_addresses(name, interface)
+            let wanted = yaml_path!["functions", name, function.kind(), "interfaces", interface];
+            let own = facts.claims.iter().filter(|(claim, path)| {
+                claim.role == ClaimRole::Interface && path.starts_with(&wanted)
+            });
+            own.map(|(claim, path)| (claim.prefix.address(), path.clone()))
+                .collect()
         }
     }
 }

@@ -3,11 +3,14 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Checker;
-use crate::diagnostic::{Diagnostic, Place, YamlPath, near_miss, suggestion};
+use crate::diagnostic::{Diagnostic, ENOUGH, Place, YamlPath, near_miss, suggestion};
 use crate::spec::file::Word;
 use crate::spec::function::Function;
 use crate::spec::model::{Endpoint, Path};
 use crate::yaml_path;
+
+/// Most words of a chain.
+const LONGEST: usize = 64;
 
 /// A word's meaning.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +59,9 @@ pub fn resolve(checker: &mut Checker<'_>) -> Vec<Chain> {
     let mut chains = Vec::new();
     let mut complete = true;
     for (name, words) in &checker.spec.chains {
+        if checker.errors.len() >= ENOUGH {
+            return chains;
+        }
         match words {
             Some(words) => chains.extend(chain(checker, &mut used, name, words)),
             None => complete = false,
@@ -76,6 +82,11 @@ fn chain(checker: &mut Checker<'_>, used: &mut Used, name: &str, words: &[Word])
             )
             .help("a chain is a list: endpoint, inline functions, endpoint"),
         );
+    }
+    if words.len() > LONGEST {
+        let message = format!("chain `{name}` has more than {LONGEST} words");
+        checker.report(Diagnostic::at_key(yaml_path!["chains", name], message));
+        return None;
     }
     let last = words.len().saturating_sub(1);
     let mut ends = Vec::new();
@@ -175,7 +186,8 @@ fn end(
         used.functions.insert(index, at.clone());
         return None;
     };
-    let Some(junction) = function.junction() else {
+    let facts = checker.facts;
+    let Some(junction) = &facts[index].junction else {
         used.functions.entry(index).or_insert_with(|| at.clone());
         let kind = function.kind();
         let help = "the ends of a chain are ports and interfaces of junctions";
@@ -275,7 +287,8 @@ fn stage(
         used.functions.insert(index, at.clone());
         return None;
     };
-    if let Some(junction) = function.junction() {
+    let facts = checker.facts;
+    if let Some(junction) = &facts[index].junction {
         used.functions.insert(index, at.clone());
         for interface in 0..junction.interfaces.len() {
             used.interfaces.entry((index, interface)).or_default();
@@ -329,10 +342,7 @@ fn unused(checker: &mut Checker<'_>, used: &Used) {
             continue;
         }
         let Some(function) = function else { continue };
-        let interfaces = function
-            .junction()
-            .map(|j| j.interfaces)
-            .unwrap_or_default();
+        let interfaces = checker.facts[index].interfaces();
         for (i, interface) in interfaces.iter().enumerate() {
             let word = format!("{name}.{interface}");
             if !used.interfaces.contains_key(&(index, i)) && !used.meant.contains(&word) {

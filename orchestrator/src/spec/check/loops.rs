@@ -3,17 +3,15 @@
 use super::Checker;
 use super::chains::{Chain, End};
 use crate::diagnostic::Diagnostic;
-use crate::spec::function::Function;
 use crate::yaml_path;
 
 /// Reports each chain that closes a loop among junctions that don't lower the TTL.
 pub fn check(checker: &mut Checker<'_>, chains: &[Chain]) {
-    let spec = checker.spec;
-    let circling: Vec<bool> = spec
-        .functions
+    let circling: Vec<bool> = checker
+        .facts
         .iter()
-        .map(|(_, function)| {
-            let junction = function.as_ref().and_then(Function::junction);
+        .map(|facts| {
+            let junction = facts.junction.as_ref();
             junction.is_some_and(|junction| !junction.decrements_ttl)
         })
         .collect();

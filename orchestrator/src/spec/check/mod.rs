@@ -11,11 +11,13 @@ mod settings;
 use std::collections::HashMap;
 use std::path::{Path as FilePath, PathBuf};
 
+use chainplane_nf::config::Claim;
+
 use super::file::{GuestSide, Port};
-use super::function::Function;
+use super::function::{Function, Junction};
 use super::model::{Model, NamedFunction, NamedPort};
 use super::read::Spec;
-use crate::diagnostic::{Diagnostic, Place, Step, YamlPath};
+use crate::diagnostic::{Diagnostic, ENOUGH, Place, Step, YamlPath};
 
 /// What the checks need to know of the machine and the file's place.
 #[derive(Debug, Clone)]
@@ -42,12 +44,37 @@ struct Checker<'s> {
     environment: &'s Environment,
     /// Directory of the YAML file.
     directory: &'s FilePath,
+    /// What each function of the specification says of itself.
+    facts: &'s [Facts],
     errors: Vec<Diagnostic>,
+}
+
+/// What the checks ask of a function again and again.
+#[derive(Default)]
+struct Facts {
+    junction: Option<Junction>,
+    claims: Vec<(Claim, YamlPath)>,
+}
+
+impl Facts {
+    fn of(name: &str, function: Option<&Function>) -> Self {
+        Self {
+            junction: function.and_then(Function::junction),
+            claims: function.map(|f| f.claims(name)).unwrap_or_default(),
+        }
+    }
+
+    /// Names of a junction's interfaces.
+    fn interfaces(&self) -> &[String] {
+        self.junction.as_ref().map_or(&[], |j| &j.interfaces)
+    }
 }
 
 impl Checker<'_> {
     fn report(&mut self, diagnostic: Diagnostic) {
-        self.errors.push(diagnostic);
+        if self.errors.len() < ENOUGH {
+            self.errors.push(diagnostic);
+        }
     }
 
     /// Reports `message` at the value that `path` leads to.
@@ -108,8 +135,13 @@ pub fn check(
     file: &FilePath,
     environment: &Environment,
 ) -> (Option<Model>, Vec<Diagnostic>) {
+    let functions = spec.functions.iter();
+    let facts: Vec<_> = functions
+        .map(|(name, function)| Facts::of(name, function.as_ref()))
+        .collect();
     let mut checker = Checker {
         spec,
+        facts: &facts,
         environment,
         directory: file.parent().unwrap_or(FilePath::new("")),
         errors: Vec::new(),
@@ -122,7 +154,9 @@ pub fn check(
     ports::check(&mut checker, &control.path);
     for (name, function) in &spec.functions {
         if let Some(function) = function {
-            checker.errors.extend(function.check(name));
+            for error in function.check(name) {
+                checker.report(error);
+            }
         }
     }
     let chains = chains::resolve(&mut checker);
@@ -172,13 +206,12 @@ fn numbered(checker: &Checker<'_>) -> Numbered {
     let (mut functions, mut network, mut sides) = (Vec::new(), HashMap::new(), HashMap::new());
     for (index, (name, function)) in checker.spec.functions.iter().enumerate() {
         match function {
-            Some(function @ Function::Network(config)) => {
+            Some(Function::Network(config)) => {
                 network.insert(index, functions.len());
-                let junction = function.junction();
                 functions.push(NamedFunction {
                     name: name.clone(),
                     config: config.clone(),
-                    interfaces: junction.map(|j| j.interfaces).unwrap_or_default(),
+                    interfaces: checker.facts[index].interfaces().to_vec(),
                 });
             }
             Some(Function::Guest(guest)) => {

@@ -2,6 +2,7 @@
 
 use std::path::{Path as FilePath, PathBuf};
 
+use chainplane_dataplane::packet;
 use chainplane_nf::config::Mac;
 
 use super::{Checker, Once, guests, join};
@@ -41,7 +42,7 @@ pub fn check(checker: &mut Checker<'_>, control: &FilePath) {
     for (name, port) in &checker.spec.ports {
         if let Some(port) = port {
             let at = yaml_path!["ports", name, port.kind()];
-            one(checker, &mut shared, port, &at);
+            one(checker, &mut shared, name, port, &at);
         }
     }
     for (name, function) in &checker.spec.functions {
@@ -50,7 +51,7 @@ pub fn check(checker: &mut Checker<'_>, control: &FilePath) {
                 for (side, which) in [(&guest.inside, "inside"), (&guest.outside, "outside")] {
                     let GuestSide::VhostUser(port) = side;
                     let at = yaml_path!["functions", name, "guest", which, "vhost-user"];
-                    vhost_user(checker, &mut shared, port, &at);
+                    vhost_user(checker, &mut shared, &format!("{name}.{which}"), port, &at);
                 }
             }
             Some(function) => {
@@ -63,9 +64,9 @@ pub fn check(checker: &mut Checker<'_>, control: &FilePath) {
     }
 }
 
-fn one(checker: &mut Checker<'_>, shared: &mut Shared, port: &Port, at: &YamlPath) {
+fn one(checker: &mut Checker<'_>, shared: &mut Shared, name: &str, port: &Port, at: &YamlPath) {
     match port {
-        Port::VhostUser(port) => vhost_user(checker, shared, port, at),
+        Port::VhostUser(port) => vhost_user(checker, shared, name, port, at),
         Port::Tap(port) => tap(checker, shared, port, at),
         Port::AfPacket(AfPacket { interface }) => {
             interface_name(checker, shared, interface, join(at, "interface"));
@@ -74,12 +75,18 @@ fn one(checker: &mut Checker<'_>, shared: &mut Shared, port: &Port, at: &YamlPat
         Port::Generator(port) => generator(checker, port, at),
         Port::EmbeddedGuest(guest) => {
             guests::check(checker, guest, at);
-            mac(checker, shared, guest.mac, at);
+            mac(checker, shared, guest.mac(name), at);
         }
     }
 }
 
-fn vhost_user(checker: &mut Checker<'_>, shared: &mut Shared, port: &VhostUser, at: &YamlPath) {
+fn vhost_user(
+    checker: &mut Checker<'_>,
+    shared: &mut Shared,
+    name: &str,
+    port: &VhostUser,
+    at: &YamlPath,
+) {
     let path = join(at, "socket");
     socket_path(checker, &port.socket, path.clone());
     let shown = port.socket.display().to_string();
@@ -91,7 +98,7 @@ fn vhost_user(checker: &mut Checker<'_>, shared: &mut Shared, port: &VhostUser, 
         checker.range(join(at, "mtu"), mtu, MTU);
     }
     offloads(checker, port.offloads, at);
-    mac(checker, shared, port.mac, at);
+    mac(checker, shared, port.mac(name), at);
     let owned = [
         ("owner", port.owner.is_some()),
         ("group", port.group.is_some()),
@@ -139,13 +146,11 @@ fn offloads(checker: &mut Checker<'_>, offloads: Offloads, at: &YamlPath) {
     }
 }
 
-fn mac(checker: &mut Checker<'_>, shared: &mut Shared, mac: Option<Mac>, at: &YamlPath) {
-    if let Some(mac) = mac {
-        unicast(checker, mac, join(at, "mac"));
-        shared
-            .macs
-            .add(checker, mac, &mac.0.to_string(), join(at, "mac"));
-    }
+/// The MAC address of a machine, configured or made from its port's name.
+fn mac(checker: &mut Checker<'_>, shared: &mut Shared, mac: packet::Mac, at: &YamlPath) {
+    unicast(checker, Mac(mac), join(at, "mac"));
+    let shown = mac.to_string();
+    shared.macs.add(checker, Mac(mac), &shown, join(at, "mac"));
 }
 
 fn unicast(checker: &mut Checker<'_>, mac: Mac, at: YamlPath) {

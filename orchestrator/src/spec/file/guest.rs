@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use chainplane_dataplane::packet;
 use chainplane_nf::config::{InterfaceAddress, Mac, OneOrMany};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -24,6 +25,14 @@ pub struct EmbeddedGuest {
     /// What it does, one after the other; then it only serves.
     #[serde(default)]
     pub tasks: Vec<Task>,
+}
+
+impl EmbeddedGuest {
+    /// The MAC address of the guest at the port `name`.
+    pub fn mac(&self, name: &str) -> packet::Mac {
+        self.mac
+            .map_or_else(|| packet::Mac::local(name), |mac| mac.0)
+    }
 }
 
 /// One thing that an embedded guest does.

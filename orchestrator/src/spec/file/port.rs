@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use chainplane_dataplane::packet;
 use chainplane_nf::config::Mac;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -102,6 +103,14 @@ pub struct VhostUser {
     pub mtu: Option<u16>,
     /// The guest's MAC address: `chainplane attach` prints it.
     pub mac: Option<Mac>,
+}
+
+impl VhostUser {
+    /// The MAC address that the machine at the port `name` is told to use.
+    pub fn mac(&self, name: &str) -> packet::Mac {
+        self.mac
+            .map_or_else(|| packet::Mac::local(name), |mac| mac.0)
+    }
 }
 
 /// A tap interface.

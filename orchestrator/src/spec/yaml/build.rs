@@ -9,7 +9,7 @@ use super::tree::{Kind, Node, NodeId, Size, Tree};
 use crate::diagnostic::{Diagnostic, Place, near_miss};
 
 /// Most nodes a document may have with all aliases unfolded.
-const MAX_NODES: u64 = 200_000;
+const MAX_NODES: u64 = 100_000;
 /// Deepest nesting.
 const MAX_DEPTH: usize = 48;
 

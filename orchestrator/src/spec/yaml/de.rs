@@ -53,8 +53,7 @@ pub fn read<T: de::DeserializeOwned>(
                 let echo = hidden.contains(&at)
                     || error.missing.is_some_and(|field| {
                         let misspelt = |key: &Unknown| key.meant == Some(field);
-                        hidden.iter().any(|h| tree.parent(*h) == Some(at))
-                            || unknown.iter().any(misspelt)
+                        tree.holds_any(at, &hidden) || unknown.iter().any(misspelt)
                     });
                 if !echo {
                     errors.push(error.into_diagnostic(tree, key.unwrap_or(id)));
@@ -141,7 +140,11 @@ impl<'c, 't> NodeDe<'c, 't> {
         let span = self.context.tree.node(key).span.clone();
         let diagnostic = Diagnostic::at(Place::Span(span), format!("unknown key `{name}`"))
             .help(suggestion(name, fields.iter().copied()));
-        self.context.unknown.borrow_mut().push(Unknown {
+        let mut unknown = self.context.unknown.borrow_mut();
+        if unknown.len() >= MAX_ERRORS {
+            return;
+        }
+        unknown.push(Unknown {
             meant: near_miss(name, fields.iter().copied()),
             diagnostic,
         });

@@ -4,12 +4,13 @@
 //! anchor, so that a "billion laughs" file stays small here; what it would unfold to is counted and
 //! limited before anyone walks it.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use crate::diagnostic::{Diagnostic, Place, Step};
 
 /// Largest file that is read, in bytes.
-pub const MAX_BYTES: usize = 4 << 20;
+pub const MAX_BYTES: usize = 1 << 20;
 /// A node's place in the arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub(super) usize);
@@ -104,6 +105,17 @@ impl Tree {
         self.nodes.iter().position(holds).map(NodeId)
     }
 
+    /// Whether a member of `parent` is in `set`.
+    pub fn holds_any(&self, parent: NodeId, set: &HashSet<NodeId>) -> bool {
+        match &self.resolve(parent).1.kind {
+            Kind::Map(entries) => entries
+                .iter()
+                .any(|(k, v)| set.contains(k) || set.contains(v)),
+            Kind::Seq(items) => items.iter().any(|item| set.contains(item)),
+            Kind::Scalar { .. } | Kind::Alias(_) => false,
+        }
+    }
+
     /// The key that `value` stands under, if it stands in a mapping.
     pub fn key_of(&self, value: NodeId) -> Option<NodeId> {
         let (_, parent) = self.resolve(self.parent(value)?);
@@ -154,6 +166,17 @@ impl Tree {
             }
         }
         (key, value, true)
+    }
+
+    /// The last alias on the way to `place`.
+    pub fn alias_to(&self, place: &Place) -> Option<Range<usize>> {
+        let (Place::Key(path) | Place::Value(path)) = place else {
+            return None;
+        };
+        (1..=path.len()).rev().find_map(|end| {
+            let node = self.node(self.find(&path[..end]).1);
+            matches!(node.kind, Kind::Alias(_)).then(|| node.span.clone())
+        })
     }
 
     /// The bytes that `place` means. Where a path leads nowhere (a key that is missing), the key
