@@ -1,18 +1,14 @@
 //! A running configuration: ports opened, workers polling, guests attached.
 
+mod detached;
 mod open;
+mod recipe;
 
-use std::hash::BuildHasher;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use chainplane_dataplane::capture::{self, Watch};
-use chainplane_dataplane::engine::Engine;
-use chainplane_dataplane::flow::FlowTable;
-use chainplane_dataplane::function::Build;
-use chainplane_dataplane::objects::Objects;
-use chainplane_dataplane::packet::{HugePages, Pool, PoolConfig};
 use chainplane_dataplane::stats::Snapshot;
 use chainplane_dataplane::worker::{Idle, SessionPage, WakeHandle, Worker, WorkerConfig};
 use chainplane_vhost::backend::{Device, DeviceStatus};
@@ -21,12 +17,13 @@ use crate::plan::{Plan, PlanError, WorkerPlan};
 use crate::spec::file;
 use crate::spec::model::Model;
 
-use open::{Opened, PortMaker};
+use open::OpenedPorts;
+use recipe::Recipe;
+
+pub use detached::Detached;
 
 /// Bytes of packets between a worker and whoever captures.
 const CAPTURE_RING: usize = 8 << 20;
-/// One large buffer (64 KiB) for this many small ones.
-const LARGE_SHARE: u32 = 16;
 
 /// Why a configuration does not start.
 #[derive(Debug)]
@@ -115,20 +112,9 @@ impl Instance {
     fn start_worker(&mut self, index: usize, plan: WorkerPlan) -> Result<(), StartError> {
         let failed = |error| StartError::Worker(index, error);
         let wake = WakeHandle::new().map_err(failed)?;
-        let mut makers = Vec::new();
-        for port in &plan.ports {
-            let named = &self.model.ports[port.index];
-            let Opened {
-                maker,
-                device,
-                seat,
-            } = open::open(named, &wake, self.sockets.path())
-                .map_err(|error| StartError::Port(named.name.clone(), error))?;
-            makers.push(maker);
-            self.devices
-                .extend(device.map(|device| (port.index, device)));
-            self.seats.extend(seat);
-        }
+        let opened = OpenedPorts::open(&self.model, &plan, &wake, self.sockets.path())?;
+        self.devices.extend(opened.devices);
+        self.seats.extend(opened.seats);
         let settings = self.model.workers[index];
         let config = WorkerConfig {
             name: format!("worker-{index}"),
@@ -145,7 +131,7 @@ impl Instance {
             .iter()
             .map(|function| function.index)
             .collect();
-        let recipe = Recipe::new(&self.model, plan);
+        let (recipe, makers) = (Recipe::new(&self.model, plan), opened.makers);
         let worker = Worker::start(&config, wake, move || recipe.cook(makers)).map_err(failed)?;
         self.running.push(Running {
             worker,
@@ -263,80 +249,4 @@ fn find<'a>(
             })
     })?;
     Some((worker, at))
-}
-
-/// What a worker's thread builds its engine from.
-struct Recipe {
-    plan: WorkerPlan,
-    port_names: Vec<String>,
-    function_names: Vec<String>,
-    pool: PoolConfig,
-    flows: usize,
-}
-
-impl Recipe {
-    fn new(model: &Model, plan: WorkerPlan) -> Self {
-        let name = |port: &crate::plan::PlannedPort| model.ports[port.index].name.clone();
-        Self {
-            port_names: plan.ports.iter().map(name).collect(),
-            function_names: plan
-                .functions
-                .iter()
-                .map(|function| model.functions[function.index].name.clone())
-                .collect(),
-            pool: PoolConfig {
-                small: model.buffers as usize,
-                large: (model.buffers / LARGE_SHARE) as usize,
-                huge_pages: match model.huge_pages {
-                    file::HugePages::Auto => HugePages::Auto,
-                    file::HugePages::Never => HugePages::Never,
-                    file::HugePages::Require => HugePages::Require,
-                },
-            },
-            flows: model.flow_table as usize,
-            plan,
-        }
-    }
-
-    fn cook(self, makers: Vec<PortMaker>) -> io::Result<Engine> {
-        let mut objects = Objects::default();
-        let mut seeds = Seeds::new();
-        let functions: Vec<_> = self
-            .plan
-            .functions
-            .iter()
-            .map(|planned| {
-                let seed = seeds.next();
-                planned.blueprint.build(&mut Build {
-                    objects: &mut objects,
-                    seed,
-                })
-            })
-            .collect();
-        let table = (self.flows > 0 && !functions.is_empty())
-            .then(|| FlowTable::new(self.flows, std::array::from_fn(|_| seeds.next())));
-        let mut engine = Engine::new(Pool::new(self.pool)?, objects, table);
-        let planned = self.plan.functions.into_iter().zip(functions);
-        for ((planned, function), name) in planned.zip(&self.function_names) {
-            engine.add_function(name, function, planned.interfaces);
-        }
-        for ((planned, maker), name) in self.plan.ports.iter().zip(makers).zip(&self.port_names) {
-            engine.add_port(name, maker(), planned.link);
-        }
-        Ok(engine)
-    }
-}
-
-/// Secrets for hashing, fresh at each start: the standard library's hasher is keyed by the system's randomness.
-struct Seeds(std::hash::RandomState, u64);
-
-impl Seeds {
-    fn new() -> Self {
-        Self(std::hash::RandomState::new(), 0)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.1 += 1;
-        self.0.hash_one(self.1)
-    }
 }

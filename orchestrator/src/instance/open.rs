@@ -1,38 +1,94 @@
 //! Opens ports: what can fail fails here, before a worker runs.
 
+use std::io;
 use std::path::Path;
 
 use chainplane_dataplane::port::Port;
-use chainplane_dataplane::ports::VhostUser;
+use chainplane_dataplane::ports::{Tap, TapConfig, VhostUser};
 use chainplane_dataplane::worker::WakeHandle;
 use chainplane_vhost::backend::{Device, DeviceConfig, Role};
 use chainplane_vhost::net::feature;
 
-use super::GuestSeat;
+use super::{GuestSeat, StartError};
 use crate::ids;
+use crate::plan::WorkerPlan;
 use crate::spec::file;
-use crate::spec::model::NamedPort;
+use crate::spec::model::{Model, NamedPort};
 
 /// Makes the port on its worker's thread.
 pub type PortMaker = Box<dyn FnOnce() -> Box<dyn Port> + Send>;
 
-/// An opened port.
-pub struct Opened {
-    /// Makes the worker's side of it.
-    pub maker: PortMaker,
-    /// The control side, for vhost-user.
-    pub device: Option<Device>,
-    /// The guest that is to be attached, for embedded guests.
-    pub seat: Option<GuestSeat>,
+/// A worker's ports, opened.
+pub struct OpenedPorts {
+    /// What makes each, in the worker's order.
+    pub makers: Vec<PortMaker>,
+    /// The devices of vhost-user ports, by index into the model's ports.
+    pub devices: Vec<(usize, Device)>,
+    /// Guests to be attached.
+    pub seats: Vec<GuestSeat>,
 }
 
-/// Opens a port. `sockets` is a directory for the sockets of embedded guests.
-pub fn open(named: &NamedPort, wake: &WakeHandle, sockets: &Path) -> Result<Opened, String> {
+impl OpenedPorts {
+    /// Opens the ports of a worker. `sockets` is a directory for the sockets of embedded guests.
+    pub fn open(
+        model: &Model,
+        plan: &WorkerPlan,
+        wake: &WakeHandle,
+        sockets: &Path,
+    ) -> Result<Self, StartError> {
+        let mut all = Self {
+            makers: Vec::new(),
+            devices: Vec::new(),
+            seats: Vec::new(),
+        };
+        for port in &plan.ports {
+            let named = &model.ports[port.index];
+            let opened = open(named, wake, sockets)
+                .map_err(|error| StartError::Port(named.name.clone(), error))?;
+            all.makers.push(opened.maker);
+            all.devices
+                .extend(opened.device.map(|device| (port.index, device)));
+            all.seats.extend(opened.seat);
+        }
+        Ok(all)
+    }
+}
+
+/// An opened port.
+struct Opened {
+    /// Makes the worker's side of it.
+    maker: PortMaker,
+    /// The control side, for vhost-user.
+    device: Option<Device>,
+    /// The guest that is to be attached, for embedded guests.
+    seat: Option<GuestSeat>,
+}
+
+fn open(named: &NamedPort, wake: &WakeHandle, sockets: &Path) -> Result<Opened, String> {
     match &named.config {
         file::Port::VhostUser(config) => vhost_user(device_config(config)?, wake),
         file::Port::EmbeddedGuest(guest) => embedded_guest(named, guest, wake, sockets),
+        file::Port::Tap(config) => tap(config),
         other => Err(format!("`{}` ports are not there yet", other.kind())),
     }
+}
+
+fn plain<P: Port + Send + 'static>(port: io::Result<P>) -> Result<Opened, String> {
+    let port = port.map_err(|error| error.to_string())?;
+    Ok(Opened {
+        maker: Box::new(|| Box::new(port)),
+        device: None,
+        seat: None,
+    })
+}
+
+fn tap(config: &file::Tap) -> Result<Opened, String> {
+    plain(Tap::open(&TapConfig {
+        interface: config.interface.clone(),
+        mtu: config.mtu,
+        checksum: config.offloads.checksum,
+        segmentation: config.offloads.segmentation,
+    }))
 }
 
 fn embedded_guest(

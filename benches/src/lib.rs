@@ -1,0 +1,7 @@
+//! What the measurements share: a chain of so many functions between two guests, guests that do as little as can
+//! be, cycles as criterion's unit, and a count of allocations.
+
+pub mod allocations;
+pub mod chain;
+pub mod cycles;
+pub mod guests;
