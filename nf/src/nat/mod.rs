@@ -1,79 +1,57 @@
-//! NAT: lets many hosts inside share few addresses outside.
+//! NAT: lets many hosts inside share few addresses outside (NAPT, RFC 3022).
+//!
+//! ```yaml
+//! egress:
+//!   nat:
+//!     pool: [203.0.113.2, 203.0.113.8/29]     # IPv4, up to 65536 addresses
+//!     inside: [10.0.0.0/8]                    # sources to translate; all where absent
+//!     forwards:
+//!       - { protocol: tcp, address: 203.0.113.2, port: 2222, to: "10.0.0.5:22" }
+//!     mac: "02:00:00:00:02:01"                # answers ARP for the pool; made from the function's name where absent
+//!     inside-mac: "02:00:00:00:01:05"         # where forwards lead, unless a router's interface is at the inside
+//!     sessions: 65536
+//!     timeouts: { tcp-established: 7440, tcp-transitory: 240, udp: 300, icmp: 60 }    # seconds; these are the defaults
+//! ```
+//!
+//! # What it does
+//! * TCP, UDP and echoes from `inside` leave with an address of the pool. The mapping is endpoint-independent (RFC
+//!   4787, REQ-1; RFC 5382, REQ-1): one inside address and port keeps one outside address and port, whomever it
+//!   talks to, while any of its sessions lives. A host keeps its pool address (REQ-2) unless it has no port left.
+//! * The source port is kept where it is free; otherwise a free one of the same range (below 1024, or not) is chosen
+//!   at random (REQ-3; RFC 6056). Parity is not kept.
+//! * Filtering is address- and port-dependent towards the outside (REQ-8): in comes only what answers a session.
+//!   Hosts inside reach each other's mappings without that.
+//! * Hairpinning (REQ-9): a packet from `inside` to a pool address that has a mapping or a forward turns round, both
+//!   addresses translated, with the NAT's own link-layer address as its source.
+//! * A forward is a static mapping in both directions: what its inside host sends from that port leaves with the
+//!   forward's address and port. Forwarded ports are never given to others.
+//! * Only a TCP SYN opens a TCP session. Timeouts are those of the firewall, with RFC 5382's and RFC 5508's minima as
+//!   defaults; packets of both directions keep a session and its mapping alive (REQ-6).
+//! * ICMP errors about a session's packets are translated, with what they quote (RFC 5508, REQ-3 to REQ-6). They do
+//!   not keep a session alive. An error from a router inside leaves with the session's pool address.
+//! * It answers ARP requests for its pool that come from outside. All other ARP, IPv6 and frames that are not IP pass
+//!   untouched, and so do IPv4 packets from other sources than `inside`, from inside to multicast or broadcast
+//!   addresses, and from outside to other addresses than the pool's.
+//! * What comes in goes to the link-layer address that the session's first packet from inside had as its source.
+//!
+//! # What it does not do yet
+//! * Fragments to be translated are dropped, and other protocols than TCP, UDP and ICMP from `inside`.
+//! * It does not answer pings to the pool, has no application-level gateways, no port blocks for each host, and
+//!   does not translate IPv6.
+//!
+//! # Counters
+//! [`NatCounter`] and [`NatDrop`].
 
-use chainplane_dataplane::function::Blueprint;
-use schemars::JsonSchema;
-use serde::Deserialize;
+mod arp;
+mod config;
+mod error;
+mod forward;
+mod mapping;
+mod open;
+mod pool;
+mod process;
+#[cfg(test)]
+mod tests;
 
-use crate::config::{Claim, ClaimRole, ConfigError, Kind, Mac, OneOrMany, Prefix, Shape, Site};
-
-/// A transport protocol with ports.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum Transport {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-/// A port of the pool that leads to a host inside.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Forward {
-    /// TCP or UDP.
-    pub protocol: Transport,
-    /// The pool's address; the first where absent.
-    #[serde(default)]
-    pub address: Option<core::net::Ipv4Addr>,
-    /// The port outside.
-    pub port: u16,
-    /// The host inside, with its port: `10.0.0.5:22`.
-    pub to: core::net::SocketAddrV4,
-}
-
-/// The configuration: `nat: { pool: 203.0.113.2, inside: [10.0.0.0/8] }`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Config {
-    /// Addresses that inside hosts appear as.
-    pub pool: OneOrMany<Prefix>,
-    /// Sources to translate; everything from the inside where absent.
-    #[serde(default)]
-    pub inside: OneOrMany<Prefix>,
-    /// Ports of the pool that lead inside.
-    #[serde(default)]
-    pub forwards: Vec<Forward>,
-    /// The link-layer address by which it answers for the pool.
-    #[serde(default)]
-    pub mac: Option<Mac>,
-    /// Where packets for forwards go, where no router's interface is at the inside.
-    #[serde(default)]
-    pub inside_mac: Option<Mac>,
-    /// Sessions at most.
-    #[serde(default)]
-    pub sessions: Option<u32>,
-}
-
-impl Kind for Config {
-    fn check(&self) -> Vec<ConfigError> {
-        Vec::new()
-    }
-
-    fn shape(&self, name: &str) -> Shape {
-        let _ = name;
-        Shape::Inline
-    }
-
-    fn claims(&self) -> Vec<Claim> {
-        let claim = |(index, prefix): (usize, &Prefix)| Claim {
-            path: vec!["pool".into(), index.into()],
-            prefix: *prefix,
-            role: ClaimRole::Pool,
-        };
-        self.pool.iter().enumerate().map(claim).collect()
-    }
-
-    fn compile(&self, _site: &Site) -> Result<Box<dyn Blueprint>, Vec<ConfigError>> {
-        Err(vec![ConfigError::at([], "this function is not built yet")])
-    }
-}
+pub use config::{Config, Forward, Transport};
+pub use process::{NatCounter, NatDrop};

@@ -1,0 +1,238 @@
+//! Which outside address and port an inside one has.
+//!
+//! A mapping outlives its sessions: whatever keeps a session alive keeps its mapping alive, and a mapping's timeout is
+//! never shorter than that of any of its sessions. Both depend on nothing but the time of the last packet.
+
+use core::hash::BuildHasher;
+
+use chainplane_dataplane::function::{Build, Context, INSIDE, Interface, OUTSIDE};
+use chainplane_dataplane::objects::Objects;
+use chainplane_dataplane::packet::{Mac, protocol};
+use chainplane_dataplane::session::{InsertError, SessionId, SessionTable};
+use chainplane_dataplane::time::Time;
+use foldhash::SharedSeed;
+use foldhash::fast::SeedableRandomState;
+
+use super::forward::Forwards;
+use super::pool::Pool;
+use crate::track::{Endpoint, Phase, TimeoutTicks};
+
+/// Ports tried at one pool address before it counts as exhausted; with nine of ten ports taken, all of them are
+/// taken once in 10^5 times.
+const TRIES: u64 = 128;
+/// Pool addresses tried.
+const ADDRESSES: u32 = 4;
+
+/// One end of a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct End {
+    side: Interface,
+    /// At the inside; the pool is the same for all.
+    vlan: u16,
+    protocol: u8,
+    endpoint: Endpoint,
+}
+
+impl End {
+    fn inner(vlan: u16, protocol: u8, endpoint: Endpoint) -> Self {
+        Self {
+            side: INSIDE,
+            vlan,
+            protocol,
+            endpoint,
+        }
+    }
+
+    fn outer(protocol: u8, endpoint: Endpoint) -> Self {
+        Self {
+            side: OUTSIDE,
+            vlan: 0,
+            protocol,
+            endpoint,
+        }
+    }
+}
+
+/// What is kept of a mapping.
+#[derive(Clone, Copy, Debug)]
+struct Mapping {
+    /// Where the inside host is.
+    mac: Mac,
+    /// TCP connections that were established and have not begun to close. One that falls silent stays in here, so
+    /// that the mapping lives on longer than it has to.
+    established: u32,
+}
+
+/// A mapping's number.
+pub(super) type MappingId = SessionId;
+
+/// Why there is no mapping for a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoMapping {
+    /// No port of the pool was found free.
+    Exhausted,
+    /// As many mappings as there may be.
+    Full,
+}
+
+/// The mappings of one worker.
+pub(super) struct Mappings {
+    table: SessionTable<End, Mapping>,
+    pool: Pool,
+    forwards: Forwards,
+    timeouts: TimeoutTicks,
+    hasher: SeedableRandomState,
+    /// Ports chosen at random so far: no two choices are the same.
+    choices: u64,
+}
+
+impl Mappings {
+    /// An empty table for `capacity` mappings.
+    pub fn new(
+        pool: Pool,
+        forwards: Forwards,
+        timeouts: TimeoutTicks,
+        capacity: usize,
+        build: &mut Build<'_>,
+    ) -> Self {
+        Self {
+            table: SessionTable::new(capacity, build.seed, build.objects),
+            pool,
+            forwards,
+            timeouts,
+            hasher: SeedableRandomState::with_seed(build.seed, SharedSeed::global_fixed()),
+            choices: 0,
+        }
+    }
+
+    /// The live mapping of an inside host's port, with its outside.
+    pub fn of_inner(
+        &self,
+        vlan: u16,
+        protocol: u8,
+        inner: Endpoint,
+        objects: &Objects,
+        now: Time,
+    ) -> Option<(MappingId, Endpoint)> {
+        let key = End::inner(vlan, protocol, inner);
+        let (id, _) = self.table.find(&key, objects, now)?;
+        let [_, outer] = self.table.keys(id)?;
+        Some((id, outer.endpoint))
+    }
+
+    /// The live mapping that has this outside, with its inside, if that is in this VLAN.
+    pub fn of_outer(
+        &self,
+        vlan: u16,
+        protocol: u8,
+        outer: Endpoint,
+        objects: &Objects,
+        now: Time,
+    ) -> Option<(MappingId, Endpoint, Mac)> {
+        let (id, _) = self
+            .table
+            .find(&End::outer(protocol, outer), objects, now)?;
+        let [inner, _] = self.table.keys(id)?;
+        let mac = self.table.get(id)?.mac;
+        (inner.vlan == vlan).then_some((id, inner.endpoint, mac))
+    }
+
+    /// Makes a mapping for an inside host's port, which has none.
+    pub fn make(
+        &mut self,
+        vlan: u16,
+        protocol: u8,
+        inner: Endpoint,
+        mac: Mac,
+        objects: &mut Objects,
+        now: Time,
+    ) -> Result<(MappingId, Endpoint), NoMapping> {
+        let key = End::inner(vlan, protocol, inner);
+        let outer = self
+            .choose(&key, objects, now)
+            .ok_or(NoMapping::Exhausted)?;
+        let mapping = Mapping {
+            mac,
+            established: 0,
+        };
+        let timeout = self.timeouts.of(protocol, Phase::Opening);
+        let end = End::outer(protocol, outer);
+        match self.table.insert(key, end, mapping, timeout, objects, now) {
+            Ok(id) => Ok((id, outer)),
+            Err(InsertError::Full | InsertError::Exists) => Err(NoMapping::Full),
+        }
+    }
+
+    /// Forgets a mapping that no session came to use.
+    pub fn forget(&mut self, id: MappingId, objects: &mut Objects) {
+        self.table.remove(id, objects);
+    }
+
+    /// A free address and port of the pool: the host's own address, its own port if possible.
+    fn choose(&mut self, inner: &End, objects: &Objects, now: Time) -> Option<Endpoint> {
+        let own = self.hasher.hash_one((inner.vlan, inner.endpoint.address)) as u32;
+        let (first, count) = range_of(inner.protocol, inner.endpoint.port);
+        for offset in 0..self.pool.len().min(ADDRESSES) {
+            let address = self.pool.nth(own % self.pool.len() + offset)?;
+            self.choices += 1;
+            let random = |attempt: u64| {
+                let choice = (self.choices, attempt, inner.endpoint.port);
+                first + (self.hasher.hash_one(choice) % u64::from(count)) as u16
+            };
+            let same = (inner.endpoint.port >= first).then_some(inner.endpoint.port);
+            let mut ports = same.into_iter().chain((0..TRIES).map(random));
+            let free = ports.find_map(|port| {
+                let outer = Endpoint::new(address, port);
+                let key = End::outer(inner.protocol, outer);
+                let taken = self.forwards.inner(inner.protocol, outer).is_some()
+                    || self.table.find(&key, objects, now).is_some();
+                (!taken).then_some(outer)
+            });
+            if free.is_some() {
+                return free;
+            }
+        }
+        None
+    }
+
+    /// Notes that a session of the mapping went from one phase to another.
+    pub fn moved(&mut self, id: MappingId, before: Phase, after: Phase) {
+        let Some(mapping) = self.table.get_mut(id) else {
+            return;
+        };
+        if before != Phase::Established && after == Phase::Established {
+            mapping.established = mapping.established.saturating_add(1);
+        } else if before == Phase::Established && after != Phase::Established {
+            mapping.established = mapping.established.saturating_sub(1);
+        }
+    }
+
+    /// Keeps the mapping alive, with one of its sessions.
+    pub fn touch(&self, id: MappingId, protocol: u8, cx: &mut Context<'_>) {
+        let Some(mapping) = self.table.get(id) else {
+            return;
+        };
+        let transitory = self.timeouts.of(protocol, Phase::Opening);
+        let timeout = if mapping.established > 0 {
+            transitory.max(self.timeouts.of(protocol, Phase::Established))
+        } else {
+            transitory
+        };
+        cx.touch(self.table.object(id), timeout);
+    }
+
+    /// Frees some of the mappings that are dead.
+    pub fn sweep(&mut self, budget: usize, objects: &mut Objects, now: Time) {
+        self.table.sweep(budget, objects, now, |_, _| {});
+    }
+}
+
+/// The first of the ports among which one is chosen for this one, and how many there are (RFC 4787, REQ-3; RFC 5508,
+/// REQ-1 knows no such ranges for identifiers).
+fn range_of(protocol: u8, port: u16) -> (u16, u32) {
+    match (protocol, port) {
+        (protocol::ICMP, _) => (0, 1 << 16),
+        (_, 0..1024) => (1, 1023),
+        _ => (1024, (1 << 16) - 1024),
+    }
+}
