@@ -51,6 +51,11 @@ impl Name {
         })
     }
 
+    /// The name as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
     fn request(&self) -> libc::ifreq {
         libc::ifreq {
             ifr_name: self.bytes,
@@ -107,6 +112,15 @@ fn asking() -> io::Result<OwnedFd> {
         flags,
         None,
     )?)
+}
+
+/// The interface's index; `None` if there is none of that name.
+pub(super) fn index(name: &Name) -> io::Result<Option<u32>> {
+    match rustix::net::netdevice::name_to_index(asking()?, &name.text) {
+        Ok(index) => Ok(Some(index)),
+        Err(rustix::io::Errno::NODEV | rustix::io::Errno::NXIO) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Sets the interface up, unless it is.

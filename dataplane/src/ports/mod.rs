@@ -1,9 +1,12 @@
 //! The kinds of port.
 
+mod af_packet;
 mod interface;
+mod packet_ring;
 mod tap;
 mod vhost_user;
 pub mod virtio_header;
 
+pub use af_packet::{AfPacket, AfPacketConfig};
 pub use tap::{Tap, TapConfig};
 pub use vhost_user::VhostUser;
