@@ -1,111 +1,55 @@
 //! Router: forwards between its interfaces by destination address.
+//!
+//! # What it does
+//! * Forwards IPv4 and IPv6 by the longest matching prefix: the interfaces' own subnets and static routes, the
+//!   default route among them. Lowers the TTL or hop limit (RFC 1812, RFC 8200).
+//! * Finds its neighbours by ARP (RFC 826) and neighbour discovery (RFC 4861), and keeps them found: one that is
+//!   known is asked again after 30 s, three times with 1 s in between, and given up if it does not answer. Up to 3
+//!   packets wait for one neighbour, 64 for all. 4096 neighbours are kept beside those in the configuration.
+//! * Answers ARP, neighbour solicitations (address probes included) and ping on its own addresses. With an IPv6
+//!   address an interface has a link-local one too, made from its MAC address.
+//! * Sends ICMP errors (RFC 792, RFC 1812, RFC 4443): time exceeded, network and host (in IPv6: route and address)
+//!   unreachable, fragmentation needed and packet too big with the MTU, protocol and port unreachable for its own
+//!   addresses; never about ICMP errors, later fragments, or what did not come from and to a single host; up to 50
+//!   at once and 100 a second.
+//! * Packets with IPv4 options and fragments are forwarded as they are, but not by flow records.
+//!
+//! # Example
+//! ```yaml
+//! router:
+//!   interfaces:
+//!     web: { address: [10.0.1.1/24, "fd00:1::1/64"], mac: "02:00:00:00:01:01", mtu: 1500 }
+//!     wan: { address: 198.51.100.2/30, neighbours: { 198.51.100.1: "02:00:00:00:09:01" } }
+//!   routes:
+//!     - { to: 0.0.0.0/0, via: 198.51.100.1 }
+//! ```
+//! A MAC address that is not given is made from the function's and the interface's name. An interface has an MTU of
+//! at least 576, with IPv6 1280; subnets of two interfaces do not overlap; a next hop is in an interface's subnet.
+//!
+//! # Counters
+//! `names.rs` declares every counter and drop reason with its meaning; operators see them in `show`.
+//!
+//! # What it does not do
+//! * VLANs: a tagged frame is dropped and counted.
+//! * Fragmentation: an IPv4 packet that is longer than the next link's MTU and may be fragmented is dropped and
+//!   counted. Reassembly: fragments to its own addresses are dropped.
+//! * Multicast, directed broadcast, redirects, proxy ARP, source routes, router advertisements and solicitations,
+//!   MLD, the subnet-router anycast address, duplicate address detection for its own addresses (it defends them),
+//!   next hops given as link-local addresses, several routes for one prefix, a check of the source's way back.
+//! * Dynamic routing.
 
-use std::collections::BTreeMap;
+mod arp;
+mod check;
+mod config;
+mod icmp;
+mod lpm;
+mod names;
+mod ndp;
+mod neighbours;
+mod process;
+mod resolve;
+mod tables;
+#[cfg(test)]
+mod tests;
 
-use chainplane_dataplane::function::Blueprint;
-use chainplane_dataplane::packet;
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::config::{
-    Claim, ClaimRole, ConfigError, InterfaceAddress, JunctionInterface, Kind, Mac, OneOrMany,
-    Prefix, Shape, Site,
-};
-
-/// One interface.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Interface {
-    /// Its addresses, each with its subnet's length.
-    pub address: OneOrMany<InterfaceAddress>,
-    /// Its link-layer address; made from its name where absent.
-    #[serde(default)]
-    pub mac: Option<Mac>,
-    /// The longest IP packet it sends, in bytes; 1500 where absent.
-    #[serde(default)]
-    pub mtu: Option<u16>,
-    /// Neighbours whose link-layer address is fixed.
-    #[serde(default)]
-    pub neighbours: BTreeMap<core::net::IpAddr, Mac>,
-}
-
-/// One route.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Route {
-    /// Destinations.
-    pub to: Prefix,
-    /// The next hop, in one of the interfaces' subnets.
-    pub via: core::net::IpAddr,
-}
-
-/// The configuration: `router: { interfaces: …, routes: … }`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// By name.
-    pub interfaces: BTreeMap<String, Interface>,
-    /// Beside the interfaces' own subnets.
-    #[serde(default)]
-    pub routes: Vec<Route>,
-}
-
-impl Config {
-    fn mac(&self, function: &str, interface: &str) -> packet::Mac {
-        let configured = self
-            .interfaces
-            .get(interface)
-            .and_then(|interface| interface.mac);
-        configured.map_or_else(
-            || packet::Mac::local(&format!("{function}.{interface}")),
-            |mac| mac.0,
-        )
-    }
-}
-
-impl Kind for Config {
-    fn check(&self) -> Vec<ConfigError> {
-        Vec::new()
-    }
-
-    fn shape(&self, name: &str) -> Shape {
-        let interface = |interface: &String| JunctionInterface {
-            name: interface.clone(),
-            mac: Some(self.mac(name, interface)),
-        };
-        Shape::Junction {
-            interfaces: self.interfaces.keys().map(interface).collect(),
-            decrements_ttl: true,
-        }
-    }
-
-    fn claims(&self) -> Vec<Claim> {
-        let mut claims = Vec::new();
-        for (name, interface) in &self.interfaces {
-            for (index, address) in interface.address.iter().enumerate() {
-                let path = vec![
-                    "interfaces".into(),
-                    name.as_str().into(),
-                    "address".into(),
-                    index.into(),
-                ];
-                let own = Prefix::host(address.address);
-                claims.push(Claim {
-                    path: path.clone(),
-                    prefix: own,
-                    role: ClaimRole::Interface,
-                });
-                claims.push(Claim {
-                    path,
-                    prefix: address.subnet(),
-                    role: ClaimRole::Subnet,
-                });
-            }
-        }
-        claims
-    }
-
-    fn compile(&self, _site: &Site) -> Result<Box<dyn Blueprint>, Vec<ConfigError>> {
-        Err(vec![ConfigError::at([], "this function is not built yet")])
-    }
-}
+pub use config::{Config, Interface, Route};
