@@ -41,6 +41,10 @@ pub enum Problem {
 
 impl Problem {
     /// Type, code and the header's last four bytes.
+    #[allow(
+        clippy::match_same_arms,
+        reason = "the numbers of two protocols, not the same thing"
+    )]
     fn header(self, ipv6: bool) -> ([u8; 2], u32) {
         match (self, ipv6) {
             (Self::TimeExceeded, false) => ([11, 0], 0),
@@ -210,7 +214,7 @@ mod tests {
         assert_eq!(count(&mut limiter, now), BURST);
         now = now + Duration::from_millis(100);
         assert_eq!(count(&mut limiter, now), RATE / 10);
-        now = now + Duration::from_secs(3600);
+        now = now + Duration::from_hours(1);
         assert_eq!(count(&mut limiter, now), BURST);
     }
 }

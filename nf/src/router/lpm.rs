@@ -27,8 +27,8 @@ struct Node {
     inner: u64,
     /// Children with which a new run of equal answers starts.
     runs: u64,
-    first_node: u32,
-    first_answer: u32,
+    nodes_from: u32,
+    answers_from: u32,
 }
 
 /// A compiled table of prefixes of one family.
@@ -175,8 +175,8 @@ impl Lpm {
     fn fill(&mut self, number: usize, cuts: &[Cut], answer: u32, start: Key, depth: u32) {
         let part_bits = 128 - depth - STRIDE;
         let mut node = Node {
-            first_answer: self.answers.len() as u32,
-            first_node: self.nodes.len() as u32,
+            answers_from: self.answers.len() as u32,
+            nodes_from: self.nodes.len() as u32,
             ..Node::default()
         };
         let mut last_answer = None;
@@ -226,9 +226,9 @@ impl Lpm {
             let child = ((key << depth) >> (128 - STRIDE)) as u32;
             if node.inner >> child & 1 == 0 {
                 let run = (node.runs & (u64::MAX >> (63 - child))).count_ones();
-                return self.answers[(node.first_answer + run - 1) as usize];
+                return self.answers[(node.answers_from + run - 1) as usize];
             }
-            entry = node.first_node + (node.inner & ((1 << child) - 1)).count_ones();
+            entry = node.nodes_from + (node.inner & ((1 << child) - 1)).count_ones();
             depth += STRIDE;
         }
         entry & !ANSWER

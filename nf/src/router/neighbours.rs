@@ -131,6 +131,8 @@ pub struct Neighbours {
 /// Finds due slots without looking at all of them each time.
 struct Sweep {
     hand: usize,
+    /// Slots from here on were never used.
+    end: usize,
     /// No deadline is before this one.
     next_due: Time,
     /// The earliest deadline seen in the pass under way.
@@ -162,6 +164,7 @@ impl Neighbours {
             eviction_hand: 0,
             sweep: Sweep {
                 hand: 0,
+                end: 0,
                 next_due: NEVER,
                 earliest: NEVER,
             },
@@ -226,7 +229,9 @@ impl Neighbours {
     }
 
     fn take(&mut self, place: Place) -> Option<Slot> {
+        // The lowest that was never used, or one given up: what is in use stays at the front.
         let slot = self.free.pop()?;
+        self.sweep.end = self.sweep.end.max(slot as usize + 1);
         let head = self.head(&place);
         let next = core::mem::replace(&mut self.heads[head], slot);
         let entry = self.entry(slot);
@@ -378,14 +383,13 @@ impl Neighbours {
             return None;
         }
         while *budget > 0 {
-            let Some(entry) = self.entries.get(self.sweep.hand) else {
-                self.sweep = Sweep {
-                    hand: 0,
-                    next_due: self.sweep.earliest.max(now + SWEEP_INTERVAL),
-                    earliest: NEVER,
-                };
+            if self.sweep.hand == self.sweep.end {
+                self.sweep.hand = 0;
+                self.sweep.next_due = self.sweep.earliest.max(now + SWEEP_INTERVAL);
+                self.sweep.earliest = NEVER;
                 return None;
-            };
+            }
+            let entry = &self.entries[self.sweep.hand];
             *budget -= 1;
             self.sweep.hand += 1;
             if entry.deadline <= now && entry.state != State::Vacant {
@@ -432,5 +436,158 @@ impl Neighbours {
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.entries.len() - self.free.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    fn place(host: u16) -> Place {
+        let [high, low] = host.to_be_bytes();
+        Place {
+            interface: Interface(0),
+            address: IpAddr::from([10, 0, high, low]),
+        }
+    }
+
+    fn mac(last: u8) -> Mac {
+        Mac([2, 0, 0, 0, 0, last])
+    }
+
+    fn table(objects: &mut Objects) -> Neighbours {
+        let fixed = StaticNeighbour {
+            interface: Interface(0),
+            address: place(1).address,
+            mac: mac(1),
+        };
+        Neighbours::new(&[fixed], 7, objects)
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Want(u16),
+        Answer(u16, u8),
+        Announce(u16, u8),
+        Overhear(u16, u8),
+        Remove(u16),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let host = 0u16..12;
+        prop_oneof![
+            host.clone().prop_map(Op::Want),
+            (host.clone(), 0u8..3).prop_map(|(host, mac)| Op::Answer(host, mac)),
+            (host.clone(), 0u8..3).prop_map(|(host, mac)| Op::Announce(host, mac)),
+            (host.clone(), 0u8..3).prop_map(|(host, mac)| Op::Overhear(host, mac)),
+            host.prop_map(Op::Remove),
+        ]
+    }
+
+    proptest! {
+        /// A naive model: a map from place to what is known, `None` while it is looked for.
+        #[test]
+        fn behaves_like_a_map(ops in proptest::collection::vec(op(), 1..200)) {
+            let mut objects = Objects::default();
+            let mut table = table(&mut objects);
+            let mut model: HashMap<u16, Option<Mac>> = HashMap::from([(1, Some(mac(1)))]);
+            let now = Time(1 << 40);
+            for op in ops {
+                match op {
+                    Op::Want(host) => {
+                        if table.find(&place(host)).is_none() {
+                            prop_assert!(table.want(place(host), &mut objects, now).is_some());
+                            prop_assert!(model.insert(host, None).is_none());
+                        }
+                    }
+                    Op::Answer(host, last) | Op::Overhear(host, last) | Op::Announce(host, last) => {
+                        let evidence = match op {
+                            Op::Answer(..) => Evidence::Answer,
+                            Op::Overhear(..) => Evidence::Overheard,
+                            _ => Evidence::Announced,
+                        };
+                        let before = table.find(&place(host)).map(|slot| objects.epoch(table.object(slot)));
+                        let learnt = table.learn(place(host), mac(last), evidence, &mut objects, now);
+                        let expected = match (model.get(&host), evidence) {
+                            _ if host == 1 => 'i',
+                            (None, Evidence::Announced) | (Some(None), _) => 'n',
+                            (None, _) => 'i',
+                            (Some(Some(old)), _) => if *old == mac(last) { 's' } else { 'c' },
+                        };
+                        let got = match learnt {
+                            Learnt::Ignored => 'i',
+                            Learnt::New(_) => 'n',
+                            Learnt::Changed(_) => 'c',
+                            Learnt::Same(_) => 's',
+                            Learnt::Full => 'f',
+                        };
+                        prop_assert_eq!(got, expected);
+                        if got != 'i' {
+                            model.insert(host, Some(mac(last)));
+                        }
+                        if let (Learnt::Changed(slot), Some(before)) = (learnt, before) {
+                            prop_assert!(objects.epoch(table.object(slot)) != before, "records go stale");
+                        }
+                    }
+                    Op::Remove(host) => {
+                        if let Some(slot) = table.find(&place(host)).filter(|_| host != 1) {
+                            table.remove(slot, &mut objects);
+                            model.remove(&host);
+                        }
+                    }
+                }
+                prop_assert_eq!(table.len(), model.len());
+                for host in 0..12 {
+                    let ready = table.ready(&place(host)).map(|(_, mac)| mac);
+                    prop_assert_eq!(ready, model.get(&host).copied().flatten());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_flood_neither_grows_the_table_nor_displaces_anyone() {
+        let mut objects = Objects::default();
+        let mut table = table(&mut objects);
+        let now = Time(1 << 40);
+        table.want(place(2), &mut objects, now).unwrap();
+        table.learn(place(2), mac(2), Evidence::Answer, &mut objects, now);
+        let mut full = 0;
+        for host in 10..10_000 {
+            let learnt = table.learn(place(host), mac(3), Evidence::Announced, &mut objects, now);
+            full += usize::from(learnt == Learnt::Full);
+        }
+        assert_eq!((table.len(), full), (CAPACITY + 1, 9990 - (CAPACITY - 1)));
+        // What is looked for takes the place of those that nothing was sent to, up to a bound.
+        let wanted = (20_000..30_000)
+            .filter(|host| table.want(place(*host), &mut objects, now).is_some())
+            .count();
+        assert_eq!((wanted, table.len()), (MAX_PENDING, CAPACITY + 1));
+        assert!(table.ready(&place(1)).is_some() && table.ready(&place(2)).is_some());
+    }
+
+    #[test]
+    fn every_deadline_is_met_in_bounded_pieces() {
+        let mut objects = Objects::default();
+        let mut table = table(&mut objects);
+        let mut now = Time(1 << 40);
+        for host in 100..400 {
+            table.want(place(host), &mut objects, now).unwrap();
+        }
+        assert_eq!(table.due(now, &mut 1000), None);
+        now = now + RETRY;
+        let mut seen = Vec::new();
+        for _ in 0..10 {
+            let mut budget = 64;
+            while let Some(slot) = table.due(now, &mut budget) {
+                assert!(table.ask_again(slot, now));
+                seen.push(slot);
+            }
+        }
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 300);
     }
 }

@@ -160,7 +160,7 @@ impl Router {
             return self.dispatch(cx, packet, to, from);
         }
         // An error about an unknown protocol points at its field, which behind extension headers is not looked for.
-        let reportable = !layers.is_fragment() && !(ipv6 && layers.has_options());
+        let reportable = !(layers.is_fragment() || ipv6 && layers.has_options());
         if reportable {
             let problem = match layers.protocol {
                 protocol::TCP | protocol::UDP => Problem::PortUnreachable,

@@ -78,14 +78,6 @@ impl Router {
         cx.emit(place.interface, packet);
     }
 
-    fn answer(&self, cx: &mut Context<'_>, by: Interface, frame: &[u8], counter: Counter) {
-        let Some(packet) = cx.create(frame) else {
-            return cx.event(Counter::NoBuffer);
-        };
-        cx.event(counter);
-        cx.emit(by, packet);
-    }
-
     pub(super) fn arp(&mut self, cx: &mut Context<'_>, packet: Packet, from: Interface) -> Verdict {
         let Some(arp) = Arp::parse(packet.data()) else {
             return Verdict::drop(packet, Drop::BadArp);
@@ -119,7 +111,7 @@ impl Router {
                 target_mac: arp.sender_mac,
                 target: arp.sender,
             };
-            self.answer(cx, from, &reply.frame(arp.sender_mac), Counter::ArpReplies);
+            answer(cx, from, &reply.frame(arp.sender_mac), Counter::ArpReplies);
         }
         if to_us || arp.sender == arp.target {
             Verdict::Consume(packet)
@@ -163,7 +155,7 @@ impl Router {
             // Someone is about to take the address: everyone is told that it is taken (RFC 4862, section 5.4.3).
             let to = (Mac::of_ipv6_multicast(ndp::ALL_NODES), ndp::ALL_NODES);
             let frame = ndp::advertisement(own, to, target, false);
-            self.answer(cx, from, &frame, Counter::Advertisements);
+            answer(cx, from, &frame, Counter::Advertisements);
             return Verdict::Consume(packet);
         }
         let back = mac.unwrap_or(packet.mac_src());
@@ -178,7 +170,7 @@ impl Router {
             self.learn(cx, place, mac, Evidence::Announced);
         }
         let frame = ndp::advertisement(own, (back, src), target, true);
-        self.answer(cx, from, &frame, Counter::Advertisements);
+        answer(cx, from, &frame, Counter::Advertisements);
         Verdict::Consume(packet)
     }
 
@@ -308,4 +300,12 @@ impl Router {
             cx.discard(waiting.packet, Drop::Unresolved);
         }
     }
+}
+
+fn answer(cx: &mut Context<'_>, by: Interface, frame: &[u8], counter: Counter) {
+    let Some(packet) = cx.create(frame) else {
+        return cx.event(Counter::NoBuffer);
+    };
+    cx.event(counter);
+    cx.emit(by, packet);
 }

@@ -10,6 +10,10 @@ use crate::config::{InterfaceAddress, Prefix};
 
 /// One interface.
 #[derive(Clone, Debug)]
+#[allow(
+    clippy::struct_field_names,
+    reason = "`local` would say something else"
+)]
 pub struct Link {
     pub mac: Mac,
     /// The longest IP packet, in bytes.
@@ -74,8 +78,8 @@ impl Link {
 
 /// An interface's link-local address with the identifier of RFC 4291, appendix A.
 pub fn link_local(mac: Mac) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.0;
-    Ipv6Addr::from([
+    let [top, middle @ .., bottom] = mac.0;
+    let mut octets = [
         0xfe,
         0x80,
         0,
@@ -84,18 +88,21 @@ pub fn link_local(mac: Mac) -> Ipv6Addr {
         0,
         0,
         0,
-        a ^ 2,
-        b,
-        c,
+        top ^ 2,
+        0,
+        0,
         0xff,
         0xfe,
-        d,
-        e,
-        f,
-    ])
+        0,
+        0,
+        bottom,
+    ];
+    octets[9..11].copy_from_slice(&middle[..2]);
+    octets[13..15].copy_from_slice(&middle[2..]);
+    Ipv6Addr::from(octets)
 }
 
-/// fe80::/10.
+/// Whether it is in `fe80::/10`.
 pub fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }

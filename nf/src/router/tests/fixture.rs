@@ -25,7 +25,7 @@ pub const OWN: [Mac; 3] = [
     Mac([2, 0, 0, 0, 2, 1]),
     Mac([2, 0, 0, 0, 3, 1]),
 ];
-/// Hosts 10.0.1.2 and fd00:1::2 on A, 10.0.2.2 and fd00:2::2 on B; the gateway 198.51.100.1 on C.
+/// Hosts 10.0.1.2 and `fd00:1::2` on A, 10.0.2.2 and `fd00:2::2` on B; the gateway 198.51.100.1 on C.
 pub const HOST: [Mac; 3] = [
     Mac([2, 0, 0, 0, 1, 2]),
     Mac([2, 0, 0, 0, 2, 2]),
