@@ -66,7 +66,7 @@ fn unknown_keys_and_wrong_values() {
     let firewall = "firewall:\n      default: { outbound: allow, inbound: drop }\n      rules:\n";
     let chains = "chains: { x: [a, edge, b] }\n";
     let text = format!("{HEAD}functions:\n  edge:\n    {firewall}{rules}{chains}");
-    assert!(said(&text).contains("unknown value `tcp0`"));
+    assert!(said(&text).contains("`tcp0`"));
     let functions = many(1024, |n| {
         format!("  f{n}: {{ firewall: {{ default: 1, rule: [] }} }}\n")
     });
@@ -82,7 +82,12 @@ fn addresses_and_interfaces_without_end() {
     let text = format!("{HEAD}{functions}chains: {{ x: [a, n, b] }}\n");
     assert!(said(&text).contains("is the most"));
     let interfaces = many(10_000, |n| {
-        format!("          i{n}: {{ address: 10.0.0.1/8 }}\n")
+        let (high, low) = (n >> 6, (n & 63) << 2 | 1);
+        format!(
+            "          i{n}: {{ address: 10.{}.{}.{low}/30 }}\n",
+            high >> 8,
+            high & 255
+        )
     });
     let router = format!("functions:\n  core:\n    router:\n      interfaces:\n{interfaces}");
     let chains = many(1000, |n| format!("  c{n}: [core, core.j{n}]\n"));

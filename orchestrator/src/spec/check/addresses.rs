@@ -91,8 +91,7 @@ fn clash(checker: &Checker<'_>, this: &Held, other: &Held) -> bool {
     }
     let same_owner = this.owner == other.owner;
     match (this.role, other.role) {
-        // The subnets of one router are disjoint. Two routers may have the same: tenants do.
-        (Some(Subnet), Some(Subnet)) => same_owner && this.path != other.path,
+        // Two routers may have the same subnets: tenants do. (One router checks its own.)
         // Pools and virtual addresses may lie in a subnet, and are then answered for on the link.
         // Whether two hosts' addresses meet depends on the chains: see `link`.
         (Some(Subnet), _)

@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 use serde::de::{self, Expected, Unexpected};
 
 use super::tree::{Kind, NodeId, Tree};
-use crate::diagnostic::{Diagnostic, Place, suggestion};
+use crate::diagnostic::{Diagnostic, Place, near_miss, suggestion};
 
 /// How an error about a word that is none of the known ones begins.
 const UNKNOWN_VALUE: &str = "unknown value ";
@@ -193,6 +193,12 @@ impl de::Error for Error {
         match unexpected {
             Unexpected::Str("yes" | "no" | "on" | "off") if exp.to_string() == "a boolean" => {
                 error.help("write `true` or `false`".into())
+            }
+            // What is expected may name words: `tcp` may have been meant by `tpc`.
+            Unexpected::Str(word) => {
+                let words = exp.to_string();
+                let near = near_miss(word, words.split('`').skip(1).step_by(2));
+                error.help(near.map_or_else(String::new, |near| format!("did you mean `{near}`?")))
             }
             _ => error,
         }
