@@ -3,6 +3,7 @@
 //! The thread never blocks where [`Device::stop`](super::Device::stop) can't reach it: it reads a
 //! message only once the whole of it has arrived, and a stop shuts the connection down.
 
+use std::cell::Cell;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 use vhost::vhost_user::BackendReqHandler;
+use vhost::vhost_user::message::MAX_MSG_SIZE;
 
 use super::socket::Endpoint;
 use super::{Session, Shared};
@@ -47,6 +49,8 @@ pub(super) struct Control {
     shared: Arc<Shared>,
     endpoint: Endpoint,
     connection: Arc<Mutex<Option<UnixStream>>>,
+    /// For each queue, how many breaks were told of.
+    told: Vec<Cell<u64>>,
 }
 
 impl Control {
@@ -55,10 +59,12 @@ impl Control {
         endpoint: Endpoint,
         connection: Arc<Mutex<Option<UnixStream>>>,
     ) -> Self {
+        let told = vec![Cell::new(0); 2 * shared.pairs.len()];
         Self {
             shared,
             endpoint,
             connection,
+            told,
         }
     }
 
@@ -154,24 +160,16 @@ impl Control {
         Ok(readable)
     }
 
-    /// Tells of rings that broke.
+    /// Tells of rings that broke since the last time.
     fn tell_broken(&self) {
-        for (index, pair) in self.shared.pairs.iter().enumerate() {
-            for ring in 0..2 {
-                if let Some(error) = pair.report(ring).broken() {
-                    let text = format!("queue {} is broken: {error}", 2 * index + ring);
-                    let known = |last: &Option<String>| last.as_deref() == Some(text.as_str());
-                    let status = self
-                        .shared
-                        .status
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner);
-                    let known = known(&status.last_error);
-                    drop(status);
-                    if !known {
-                        self.shared.report(text);
-                    }
-                }
+        for (index, told) in self.told.iter().enumerate() {
+            let report = self.shared.pairs[index / 2].report(index % 2);
+            let breaks = report.counters().breaks;
+            if told.replace(breaks) != breaks
+                && let Some(error) = report.broken()
+            {
+                self.shared
+                    .report(format!("queue {index} is broken: {error}"));
             }
         }
     }
@@ -229,9 +227,15 @@ impl Control {
             return Ok(None);
         }
         while !self.stopping() {
+            let closed = is_closed(stream).map_err(|e| failed(&e))?;
             match announced(stream).map_err(|e| failed(&e))? {
                 None => return Err(End::Closed),
                 Some(announced) if announced.whole => return Ok(Some(announced)),
+                Some(_) if closed => {
+                    return Err(End::Failed(
+                        "front end left in the middle of a message".into(),
+                    ));
+                }
                 Some(_) if Instant::now() > deadline => {
                     return Err(End::Failed("front end sent half a message".into()));
                 }
@@ -241,6 +245,13 @@ impl Control {
         }
         Ok(None)
     }
+}
+
+/// Whether the other side has closed the connection; what it sent before may still wait.
+fn is_closed(stream: &UnixStream) -> rustix::io::Result<bool> {
+    let mut fds = [PollFd::new(stream, PollFlags::RDHUP)];
+    poll(&mut fds, Some(&Timespec::default()))?;
+    Ok(!fds[0].revents().is_empty())
 }
 
 /// Looks at the message at the head of the queue without taking it; `None` at the end of the
@@ -263,9 +274,9 @@ fn announced(stream: &UnixStream) -> rustix::io::Result<Option<Announced>> {
         u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
     };
     let waiting = rustix::io::ioctl_fionread(stream)?;
+    let size = word(8) as usize;
     // What is too long for a message is left to the handler, which refuses it by its header.
-    let size = (word(8) as usize).min(4096);
-    let whole = waiting >= (HEADER + size) as u64;
+    let whole = size > MAX_MSG_SIZE || waiting >= (HEADER + size) as u64;
     Ok(Some(Announced {
         need_reply: word(4) & NEED_REPLY != 0,
         whole,

@@ -24,6 +24,7 @@ pub(crate) struct RingReport {
     oversize: AtomicU64,
     disabled: AtomicU64,
     notifications: AtomicU64,
+    breaks: AtomicU64,
 }
 
 impl RingReport {
@@ -61,6 +62,7 @@ impl RingReport {
             oversize: self.oversize.load(Ordering::Relaxed),
             disabled: self.disabled.load(Ordering::Relaxed),
             notifications: self.notifications.load(Ordering::Relaxed),
+            breaks: self.breaks.load(Ordering::Acquire),
         }
     }
 
@@ -274,7 +276,24 @@ impl Active {
     fn fail(&mut self, error: RingError) -> u16 {
         self.forget();
         self.broken = true;
+        // A truncated file reads as zeroes, which look like any other nonsense.
+        let truncated = self.started.as_ref().is_some_and(
+            |Started {
+                 ring: Ring::Split(ring),
+                 ..
+             }| ring.memory().is_broken(),
+        );
+        let error = if truncated {
+            RingError::MemoryTruncated
+        } else {
+            error
+        };
         self.report.broken.store(error as u8, Ordering::Release);
+        self.counters.breaks += 1;
+        self.report.publish(&self.counters);
+        self.report
+            .breaks
+            .store(self.counters.breaks, Ordering::Release);
         let front_end = self.started.as_ref().and_then(|s| s.error.as_ref());
         for event in [front_end, self.alarm.as_ref()].into_iter().flatten() {
             event.signal();

@@ -7,7 +7,7 @@
 //! ([`FromGuest::complete`], [`ToGuest::publish`]). Between the beats nothing borrows the ring, so
 //! one frame can go straight from one guest's ring to another's.
 //!
-//! The ring's format is behind [`Ring`]; this version knows the split ring only.
+//! The ring's format is behind one enum; this version knows the split ring only.
 
 mod active;
 mod from_guest;
@@ -118,6 +118,8 @@ pub struct RingCounters {
     pub disabled: u64,
     /// Notifications sent to the guest.
     pub notifications: u64,
+    /// Times that the ring broke.
+    pub breaks: u64,
 }
 
 /// A piece of a guest buffer: a pointer with its validated length.
