@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod control;
 pub mod diagnostic;
+pub mod guest;
 mod ids;
 pub mod instance;
 pub mod plan;

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use super::{Checker, join};
-use crate::diagnostic::YamlPath;
-use crate::spec::file::{EmbeddedGuest, Task};
+use crate::diagnostic::{Diagnostic, YamlPath, suggestion};
+use crate::spec::file::{EmbeddedGuest, Expected, Fetch, Port, Task};
 
 /// Addresses, served ports and tasks that one guest has room for.
 const ADDRESSES: usize = 4;
@@ -83,6 +83,7 @@ fn one_task(checker: &mut Checker<'_>, guest: &EmbeddedGuest, task: &Task, at: &
         if fetch.from.port() == 0 {
             checker.value(join(&at, "from"), "`0` is no port to fetch from");
         }
+        answers(checker, fetch, &at);
     }
     let version = if target.is_ipv4() { 4 } else { 6 };
     let subnet = guest.address.iter().any(|a| a.subnet().contains(target));
@@ -102,5 +103,38 @@ fn one_task(checker: &mut Checker<'_>, guest: &EmbeddedGuest, task: &Task, at: &
     } else if !subnet && !gateway {
         let message = format!("{target} is on no subnet of the guest, and it has no gateway");
         checker.value(join(&at, whom), message);
+    }
+}
+
+/// What is expected of answers: that there are to be any, and that those who shall give them can.
+fn answers(checker: &mut Checker<'_>, fetch: &Fetch, at: &YamlPath) {
+    let denied = fetch.expect == Expected::Denied;
+    if denied && fetch.seen_as.is_some() {
+        checker.value(join(at, "seen-as"), "nobody sees what is denied");
+    }
+    if fetch
+        .seen_as
+        .is_some_and(|a| a.is_ipv4() != fetch.from.is_ipv4())
+    {
+        checker.value(
+            join(at, "seen-as"),
+            "not of the IP version that is fetched by",
+        );
+    }
+    for (index, name) in fetch.served_by.iter().enumerate() {
+        let path = join(&join(at, "served-by"), index);
+        if denied {
+            checker.value(path, "nobody serves what is denied");
+            continue;
+        }
+        let serves = |port: &Port| matches!(port, Port::EmbeddedGuest(g) if !g.serve.is_empty());
+        let ports = checker.spec.ports.iter();
+        let servers = ports.filter(|(_, port)| port.as_ref().is_some_and(serves));
+        let servers: Vec<&str> = servers.map(|(name, _)| name.as_str()).collect();
+        if !servers.contains(&name.as_str()) {
+            let help = suggestion(name, servers);
+            let message = format!("`{name}` is no embedded guest that serves");
+            checker.report(Diagnostic::at_value(path, message).help(help));
+        }
     }
 }

@@ -112,4 +112,10 @@ pub struct Fetch {
     /// What should become of them.
     #[serde(default)]
     pub expect: Expected,
+    /// Embedded guests of which each shall have served at least one of them.
+    #[serde(default)]
+    pub served_by: OneOrMany<String>,
+    /// The address that servers shall see them come from.
+    #[serde(default)]
+    pub seen_as: Option<IpAddr>,
 }

@@ -1,0 +1,145 @@
+//! The ping task: ICMP echo requests, one after the other.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use smoltcp::iface::SocketHandle;
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::socket::icmp;
+use smoltcp::wire::{Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr};
+
+use super::stack::Stack;
+use super::task::{Step, TaskResult};
+use super::wire::Wire;
+use crate::spec::file::{Ping, Reached};
+
+/// How long an answer that should come may take: address resolution on the way, and a busy machine.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an answer that should not come is waited for. Longer than the second for which the stack keeps quiet
+/// after a vain address resolution: a request that was never sent would prove nothing.
+const SHORT_PATIENCE: Duration = Duration::from_millis(1500);
+/// What requests carry, as many bytes as ping(8) sends.
+const PAYLOAD: [u8; 56] = [0x5a; 56];
+
+/// A ping under way.
+pub struct PingJob {
+    ping: Ping,
+    handle: SocketHandle,
+    ident: u16,
+    /// Rounds begun.
+    sent: u32,
+    /// When the last round ends without an answer.
+    deadline: Option<Instant>,
+}
+
+impl PingJob {
+    pub fn new<W: Wire>(stack: &mut Stack<W>, ping: Ping) -> Self {
+        let buffer = || {
+            let packets = vec![icmp::PacketMetadata::EMPTY; 8];
+            icmp::PacketBuffer::new(packets, vec![0; 1024])
+        };
+        let ident = stack.ephemeral_port();
+        let mut socket = icmp::Socket::new(buffer(), buffer());
+        // It fails for a bound socket only.
+        let _ = socket.bind(icmp::Endpoint::Ident(ident));
+        Self {
+            ping,
+            handle: stack.sockets.add(socket),
+            ident,
+            sent: 0,
+            deadline: None,
+        }
+    }
+
+    pub fn step<W: Wire>(&mut self, stack: &mut Stack<W>, result: &mut TaskResult) -> Step {
+        if let Some(deadline) = self.deadline {
+            if self.is_answered(stack) {
+                result.answered += 1;
+            } else if Instant::now() < deadline {
+                return Step::Until(deadline);
+            } else {
+                result.unanswered += 1;
+                result.note(format!("no answer to request {}", self.sent));
+            }
+            self.deadline = None;
+        }
+        if self.sent == self.ping.count {
+            stack.sockets.remove(self.handle);
+            return Step::Done;
+        }
+        self.send(stack);
+        self.sent += 1;
+        let patience = match self.ping.expect {
+            Reached::Answered => PATIENCE,
+            Reached::Unanswered => SHORT_PATIENCE,
+        };
+        self.deadline = Some(Instant::now() + patience);
+        Step::Again
+    }
+
+    /// The sequence number of the last round.
+    fn sequence(&self) -> u16 {
+        self.sent as u16
+    }
+
+    fn send<W: Wire>(&self, stack: &mut Stack<W>) {
+        let (ident, seq_no) = (self.ident, self.sequence().wrapping_add(1));
+        let (data, sums) = (&PAYLOAD[..], ChecksumCapabilities::default());
+        let source = match self.ping.to {
+            IpAddr::V4(_) => Ipv6Addr::UNSPECIFIED,
+            IpAddr::V6(to) => stack.interface.get_source_address_ipv6(&to),
+        };
+        let socket = stack.sockets.get_mut::<icmp::Socket<'_>>(self.handle);
+        // The buffer holds several requests and one is sent at a time, so there is room.
+        let Ok(room) = socket.send(8 + PAYLOAD.len(), self.ping.to.into()) else {
+            return;
+        };
+        match self.ping.to {
+            IpAddr::V4(_) => Icmpv4Repr::EchoRequest {
+                ident,
+                seq_no,
+                data,
+            }
+            .emit(&mut Icmpv4Packet::new_unchecked(room), &sums),
+            IpAddr::V6(to) => Icmpv6Repr::EchoRequest {
+                ident,
+                seq_no,
+                data,
+            }
+            .emit(&source, &to, &mut Icmpv6Packet::new_unchecked(room), &sums),
+        }
+    }
+
+    /// Whether the answer to the last round is there; late ones to earlier rounds are passed over.
+    fn is_answered<W: Wire>(&self, stack: &mut Stack<W>) -> bool {
+        let socket = stack.sockets.get_mut::<icmp::Socket<'_>>(self.handle);
+        while let Ok((bytes, from)) = socket.recv() {
+            if IpAddr::from(from) == self.ping.to
+                && echoed(bytes, from.into()) == Some(self.sequence())
+            {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// The sequence number of an echo reply that carries what we sent. The stack has checked the checksum, and that
+/// the identifier is the socket's.
+fn echoed(bytes: &[u8], from: IpAddr) -> Option<u16> {
+    let sums = ChecksumCapabilities::ignored();
+    let (data, seq_no) = match from {
+        IpAddr::V4(_) => match Icmpv4Repr::parse(&Icmpv4Packet::new_checked(bytes).ok()?, &sums) {
+            Ok(Icmpv4Repr::EchoReply { seq_no, data, .. }) => (data, seq_no),
+            _ => return None,
+        },
+        IpAddr::V6(from) => {
+            let packet = Icmpv6Packet::new_checked(bytes).ok()?;
+            match Icmpv6Repr::parse(&from, &Ipv6Addr::UNSPECIFIED, &packet, &sums) {
+                Ok(Icmpv6Repr::EchoReply { seq_no, data, .. }) => (data, seq_no),
+                _ => return None,
+            }
+        }
+    };
+    (data == PAYLOAD).then_some(seq_no)
+}
