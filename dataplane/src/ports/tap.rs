@@ -216,11 +216,13 @@ mod tests {
                 huge_pages,
             })
             .unwrap();
-            Self {
+            let mut bench = Self {
                 tap,
                 pool,
                 tally: PortTally::default(),
-            }
+            };
+            bench.settle();
+            bench
         }
 
         fn send(&mut self, bytes: &[u8]) {
@@ -237,21 +239,36 @@ mod tests {
             );
         }
 
-        fn receive(&mut self) -> Packet {
-            let mut batch = Batch::new();
-            let until = Instant::now() + Duration::from_secs(20);
-            while batch.is_empty() && Instant::now() < until {
-                let Self { tap, pool, tally } = self;
-                tap.receive(
-                    &mut PortContext {
-                        pool,
-                        tally,
-                        now: Time(0),
-                    },
-                    &mut batch,
-                );
+        /// Waits until the kernel answers: it says that an interface is up before it is.
+        fn settle(&mut self) {
+            for number in 0..2000u16 {
+                let number = number.to_be_bytes();
+                self.send(&echo(&number));
+                std::thread::sleep(Duration::from_millis(10));
+                let last = std::iter::from_fn(|| self.try_receive().pop()).last();
+                if last.is_some_and(|packet| packet.data()[42..] == number) {
+                    return;
+                }
             }
-            batch.pop().expect("a packet within 20 seconds")
+            panic!("no answer");
+        }
+
+        fn try_receive(&mut self) -> Batch {
+            let Self { tap, pool, tally } = self;
+            let mut batch = Batch::new();
+            let now = Time(0);
+            tap.receive(&mut PortContext { pool, tally, now }, &mut batch);
+            batch
+        }
+
+        fn receive(&mut self) -> Packet {
+            let until = Instant::now() + Duration::from_secs(20);
+            loop {
+                if let Some(packet) = self.try_receive().pop() {
+                    return packet;
+                }
+                assert!(Instant::now() < until, "a packet within 20 seconds");
+            }
         }
     }
 
