@@ -66,11 +66,12 @@ impl Tap {
         self.ring.is_abandoned()
     }
 
-    fn copy(&mut self, packet: &Packet, now: Time, sent: bool) {
+    /// Copies a packet; false if the ring was full.
+    pub(crate) fn copy(&mut self, packet: &Packet, now: Time, sent: bool) -> bool {
         let bytes = &packet.data()[..packet.len().min(SNAP_LEN)];
         let Ok(mut chunk) = self.ring.write_chunk(HEADER + bytes.len()) else {
             self.missed.fetch_add(1, Relaxed);
-            return;
+            return false;
         };
         let mut header = [0; HEADER];
         header[..8].copy_from_slice(&now.0.to_le_bytes());
@@ -80,6 +81,7 @@ impl Tap {
         let (first, second) = chunk.as_mut_slices();
         scatter(&header, bytes, first, second);
         chunk.commit_all();
+        true
     }
 }
 

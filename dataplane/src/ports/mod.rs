@@ -3,10 +3,12 @@
 mod af_packet;
 mod interface;
 mod packet_ring;
+mod pcap;
 mod tap;
 mod vhost_user;
 pub mod virtio_header;
 
 pub use af_packet::{AfPacket, AfPacketConfig};
+pub use pcap::{Pcap, PcapConfig, Replay, Timing};
 pub use tap::{Tap, TapConfig};
 pub use vhost_user::VhostUser;
