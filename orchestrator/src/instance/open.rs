@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use chainplane_dataplane::port::Port;
-use chainplane_dataplane::ports::{Tap, TapConfig, VhostUser};
+use chainplane_dataplane::ports::{AfPacket, AfPacketConfig, Tap, TapConfig, VhostUser};
 use chainplane_dataplane::worker::WakeHandle;
 use chainplane_vhost::backend::{Device, DeviceConfig, Role};
 use chainplane_vhost::net::feature;
@@ -69,6 +69,10 @@ fn open(named: &NamedPort, wake: &WakeHandle, sockets: &Path) -> Result<Opened, 
         file::Port::VhostUser(config) => vhost_user(device_config(config)?, wake),
         file::Port::EmbeddedGuest(guest) => embedded_guest(named, guest, wake, sockets),
         file::Port::Tap(config) => tap(config),
+        file::Port::AfPacket(config) => {
+            let interface = config.interface.clone();
+            plain(AfPacket::open(&AfPacketConfig { interface }))
+        }
         other => Err(format!("`{}` ports are not there yet", other.kind())),
     }
 }
