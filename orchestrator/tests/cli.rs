@@ -60,6 +60,24 @@ fn check_explains_and_fails() {
 }
 
 #[test]
+fn check_finds_what_does_not_fit_where_it_stands() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("site.yaml");
+    let yaml = r#"version: 1
+ports:
+  a: { tap: { interface: tap-a } }
+  b: { tap: { interface: tap-b } }
+functions:
+  web: { load-balancer: { address: "203.0.113.9:80/tcp", backends: [{ address: 10.0.2.2 }] } }
+chains: { x: [a, web, b] }
+"#;
+    fs::write(&file, yaml).expect("written");
+    let output = chainplane(&["check", &file.display().to_string()]);
+    assert_fails(&output, "site.yaml:6:");
+    assert_fails(&output, "inside-mac");
+}
+
+#[test]
 fn a_file_that_is_none_is_said() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = |name: &str, bytes: &[u8]| -> PathBuf {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+use chainplane::plan::Plan;
 use chainplane::spec::model::{Endpoint, Model};
 use chainplane::spec::{self, Environment, schema};
 use etherparse::PacketBuilder;
@@ -46,6 +47,9 @@ fn every_config_loads_and_says_how_to_run_it() {
             .into_owned();
         let model = load(&name);
         assert!(!model.paths.is_empty(), "{name}");
+        if let Err(errors) = Plan::new(&model) {
+            panic!("{name}: {errors:?}");
+        }
         let text = fs::read_to_string(&file).expect("text");
         let command = format!("chainplane run configs/{name}");
         assert!(text.starts_with("# ") && text.contains(&command), "{name}");

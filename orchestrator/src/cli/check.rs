@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::path::Path as FilePath;
 use std::process::ExitCode;
 
-use super::{open, print};
+use super::{explain, open, print};
+use crate::plan::Plan;
 use crate::spec::Model;
 
 /// Widest line of a drawing.
@@ -13,6 +14,7 @@ const WIDTH: usize = 78;
 /// Checks `file` and prints what it describes.
 pub fn run(file: &FilePath) -> Result<ExitCode, ExitCode> {
     let checked = open(file)?;
+    Plan::new(&checked.model).map_err(|errors| explain(&checked.explain(errors)))?;
     print(&summary(&checked.model))
 }
 
