@@ -263,3 +263,98 @@ impl Kind for Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, from_value, json};
+
+    fn with_rules(rules: &Value) -> Config {
+        let default = json!({ "outbound": "allow", "inbound": "drop" });
+        from_value(json!({ "default": default, "rules": rules })).expect("well-formed")
+    }
+
+    /// The paths of what is wrong with a configuration.
+    fn wrong(config: &Config) -> Vec<String> {
+        let step = |step: &PathStep| match step {
+            PathStep::Key(key) => key.clone(),
+            PathStep::Index(index) => index.to_string(),
+        };
+        let path = |error: &ConfigError| error.path.iter().map(step).collect::<Vec<_>>().join(".");
+        let errors = config.check();
+        assert_eq!(
+            config.compile(&Site::default()).is_err(),
+            !errors.is_empty()
+        );
+        errors.iter().map(path).collect()
+    }
+
+    #[test]
+    fn good_rules_are_good() {
+        let config = with_rules(&json!([
+            { "allow": "tcp", "direction": "inbound", "to": "203.0.113.10", "ports": [80, 443, "8000-8080"] },
+            { "drop": "udp", "from": ["10.0.0.0/8", "192.0.2.1"], "source-ports": 53 },
+            { "allow": "icmp", "from": "2001:db8::/32", "icmp-types": [128] },
+            { "drop": 47 },
+            { "allow": 6, "ports": 22 },
+            { "allow": "any" },
+        ]));
+        assert_eq!(wrong(&config), [""; 0]);
+        assert_eq!(config.rules[4].allow, Some(Protocol::Tcp));
+    }
+
+    #[test]
+    fn every_mistake_is_told_where_it_is() {
+        let config = with_rules(&json!([
+            { "ports": 80 },
+            { "allow": "tcp", "drop": "tcp" },
+            { "allow": "icmp", "ports": 80 },
+            { "allow": "any", "source-ports": 80 },
+            { "drop": "tcp", "icmp-types": 8 },
+            { "drop": 1, "icmp-types": 8 },
+            { "allow": "any", "from": "10.0.0.0/8", "to": "2001:db8::1" },
+        ]));
+        let expected = [
+            "rules.0",
+            "rules.1.drop",
+            "rules.2.ports",
+            "rules.3.source-ports",
+            "rules.4.icmp-types",
+            "rules.5.icmp-types",
+            "rules.6",
+        ];
+        assert_eq!(wrong(&config), expected);
+    }
+
+    #[test]
+    fn sizes_and_times_have_bounds() {
+        let mut config = with_rules(&json!([]));
+        for sessions in [0, u32::MAX] {
+            config.sessions = Some(sessions);
+            assert_eq!(wrong(&config), ["sessions"]);
+        }
+        config.sessions = None;
+        (config.timeouts.udp, config.timeouts.tcp_established) = (0, u32::MAX);
+        assert_eq!(wrong(&config), ["timeouts.tcp-established", "timeouts.udp"]);
+        config.timeouts = Timeouts::default();
+        let rule = with_rules(&json!([{ "allow": "any" }])).rules.remove(0);
+        config.rules = vec![rule; MOST_RULES + 1];
+        assert_eq!(wrong(&config), ["rules"]);
+    }
+
+    #[test]
+    fn unknown_words_are_refused() {
+        for rule in [
+            json!({ "allow": "sctp" }),
+            json!({ "allow": 256 }),
+            json!({ "allow": -1 }),
+            json!({ "allow": "tcp", "port": 80 }),
+            json!({ "allow": "tcp", "ports": "80-79" }),
+            json!({ "allow": "icmp", "icmp-types": 300 }),
+            json!({ "allow": "tcp", "direction": "up" }),
+        ] {
+            assert!(from_value::<Rule>(rule.clone()).is_err(), "{rule}");
+        }
+        assert!(from_value::<Timeouts>(json!({ "tcp": 5 })).is_err());
+    }
+}

@@ -42,6 +42,8 @@
 
 mod config;
 mod process;
+#[cfg(test)]
+mod properties;
 mod rules;
 #[cfg(test)]
 mod tests;

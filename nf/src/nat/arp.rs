@@ -2,11 +2,11 @@
 
 use core::net::Ipv4Addr;
 
-use chainplane_dataplane::function::{Context, INSIDE, OUTSIDE, Verdict};
+use chainplane_dataplane::function::{Context, OUTSIDE, Verdict};
 use chainplane_dataplane::packet::{Mac, Packet};
 
 use super::pool::Pool;
-use super::process::NatCounter;
+use super::process::{NatCounter, untouched};
 
 /// Ethernet and IPv4 addresses, request.
 const REQUEST: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 1];
@@ -19,7 +19,7 @@ pub(super) fn process(cx: &mut Context<'_>, mut packet: Packet, pool: &Pool, mac
         .get(l3..)
         .and_then(|body| answer(body, pool, mac))
     else {
-        return Verdict::Leave(INSIDE, packet);
+        return untouched(cx, packet, OUTSIDE);
     };
     if let Some(body) = packet.data_mut().get_mut(l3..l3 + reply.len()) {
         body.copy_from_slice(&reply);

@@ -18,8 +18,9 @@ use crate::track::{Endpoint, Timeouts, check_sessions};
 
 /// More addresses than one function needs.
 const LARGEST_POOL: u64 = 1 << 16;
-/// More forwards than anyone should have to read.
-const MOST_FORWARDS: usize = 1 << 16;
+/// More forwards, and more prefixes in `inside`, than anyone should have to read.
+const MOST_FORWARDS: usize = 4096;
+const MOST_INSIDE: usize = 1024;
 
 /// A transport protocol with ports.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Hash)]
@@ -100,9 +101,6 @@ impl Config {
             } else if let Some(reserved) = reserved(prefix) {
                 wrong(format!("`{prefix}` has {reserved} addresses in it"));
             }
-            if let Some(other) = self.pool[..index].iter().find(|p| p.overlaps(prefix)) {
-                wrong(format!("`{prefix}` overlaps `{other}`"));
-            }
         }
         let sizes = self.pool.iter().filter_map(bounds);
         let size: u64 = sizes.map(|(first, last)| u64::from(last - first) + 1).sum();
@@ -110,7 +108,23 @@ impl Config {
             let message = format!("a pool of {size} addresses; at most {LARGEST_POOL}");
             errors.push(at(["pool".into()], message));
         }
+        errors.extend(self.check_overlaps());
         errors
+    }
+
+    /// Of two prefixes, one holds the other or they share nothing; in order, what overlaps stands side by side.
+    fn check_overlaps(&self) -> Vec<ConfigError> {
+        let mut order: Vec<_> = self.pool.iter().enumerate().collect();
+        order.sort_by_key(|(index, prefix)| (prefix.address(), prefix.len(), *index));
+        let pairs = order
+            .windows(2)
+            .filter(|pair| pair[0].1.overlaps(pair[1].1));
+        let error = |pair: &[(usize, &Prefix)]| {
+            let later = pair[0].0.max(pair[1].0);
+            let message = format!("`{}` overlaps `{}`", pair[0].1, pair[1].1);
+            at(["pool".into(), later.into()], message)
+        };
+        pairs.map(error).collect()
     }
 
     /// The first address of the pool as it is written.
@@ -127,7 +141,8 @@ impl Config {
             let message = format!("{} forwards; at most {MOST_FORWARDS}", self.forwards.len());
             return vec![at(["forwards".into()], message)];
         }
-        let in_pool = |address: Ipv4Addr| self.pool.iter().any(|p| p.contains(address.into()));
+        let pool = Pool::new(&self.pool);
+        let in_pool = |address: Ipv4Addr| pool.contains(address.into());
         let mut seen = HashSet::new();
         for (index, forward) in self.forwards.iter().enumerate() {
             let mut wrong = |key: &str, message: String| {
@@ -209,13 +224,21 @@ fn reserved(prefix: &Prefix) -> Option<&'static str> {
 impl Kind for Config {
     fn check(&self) -> Vec<ConfigError> {
         let mut errors = self.check_pool();
+        if self.inside.len() > MOST_INSIDE {
+            let message = format!("{} prefixes; at most {MOST_INSIDE}", self.inside.len());
+            errors.push(at(["inside".into()], message));
+            return errors;
+        }
         for (index, prefix) in self.inside.iter().enumerate() {
             if prefix.is_ipv6() {
                 let message = format!("`{prefix}` is IPv6, which passes NAT untouched");
                 errors.push(at(["inside".into(), index.into()], message));
             }
         }
-        errors.extend(self.check_forwards());
+        if errors.is_empty() {
+            // They are held against the pool and the inside, which have to be sound for that.
+            errors.extend(self.check_forwards());
+        }
         errors.extend(self.check_macs());
         errors.extend(check_sessions(self.sessions).err());
         errors.extend(self.timeouts.check());
@@ -257,6 +280,116 @@ impl Kind for Config {
                 timeouts: self.timeouts.ticks(),
             })),
             _ => Err(errors),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, from_value, json};
+
+    /// The paths of what is wrong with a configuration, and the first message.
+    fn wrong(config: &Value) -> (Vec<String>, String) {
+        let config: Config = from_value(config.clone()).expect("well-formed");
+        let step = |step: &PathStep| match step {
+            PathStep::Key(key) => key.clone(),
+            PathStep::Index(index) => index.to_string(),
+        };
+        let path = |error: &ConfigError| error.path.iter().map(step).collect::<Vec<_>>().join(".");
+        let errors = config.check();
+        assert!(errors.is_empty() || config.compile(&Site::default()).is_err());
+        let message = errors.first().map(|error| error.message.clone());
+        (
+            errors.iter().map(path).collect(),
+            message.unwrap_or_default(),
+        )
+    }
+
+    #[test]
+    fn good_configurations_are_good() {
+        for config in [
+            json!({ "pool": "203.0.113.2", "inside": ["10.0.0.0/8"] }),
+            json!({ "pool": ["203.0.113.0/24", "198.51.100.1"], "timeouts": { "udp": 120 } }),
+            json!({ "pool": "203.0.0.0/16", "inside-mac": "02:00:00:00:00:01", "forwards": [
+                { "protocol": "tcp", "port": 22, "to": "10.0.0.1:22" },
+                { "protocol": "udp", "port": 22, "to": "10.0.0.1:22" },
+                { "protocol": "tcp", "address": "203.0.0.9", "port": 22, "to": "10.0.0.1:22" },
+            ] }),
+        ] {
+            assert_eq!(wrong(&config).0, [""; 0], "{config}");
+            let config: Config = from_value(config).unwrap();
+            assert!(config.compile(&Site::default()).is_ok());
+            assert_eq!(config.claims().len(), config.pool.len());
+        }
+    }
+
+    #[test]
+    fn pools_have_bounds() {
+        for (pool, path, part) in [
+            (json!([]), "pool", "empty"),
+            (json!("2001:db8::/64"), "pool.0", "IPv6"),
+            (json!("10.0.0.0/15"), "pool", "131072 addresses"),
+            (json!("224.0.0.1"), "pool.0", "multicast"),
+            (json!("0.0.0.0"), "pool.0", "unspecified"),
+            (json!("255.255.255.255"), "pool.0", "reserved"),
+            (
+                json!(["203.0.113.9", "198.51.100.1", "203.0.113.8/29"]),
+                "pool.2",
+                "overlaps",
+            ),
+            (json!(["203.0.113.9", "203.0.113.9"]), "pool.1", "overlaps"),
+        ] {
+            let (paths, message) = wrong(&json!({ "pool": pool }));
+            assert_eq!(paths, [path], "{pool}");
+            assert!(message.contains(part), "{message}");
+        }
+        assert!(
+            wrong(&json!({ "pool": "0.0.0.0/0" }))
+                .0
+                .contains(&"pool".to_owned())
+        );
+    }
+
+    #[test]
+    fn forwards_and_the_rest_are_checked() {
+        let forward = |forward: Value| {
+            let config = json!({
+                "pool": "203.0.113.2", "inside": "10.0.0.0/8", "inside-mac": "02:00:00:00:00:01",
+                "forwards": [{ "protocol": "tcp", "port": 22, "to": "10.0.0.1:22" }, forward],
+            });
+            wrong(&config).0
+        };
+        let with = |key: &str, value: Value| {
+            let mut forward = json!({ "protocol": "tcp", "port": 23, "to": "10.0.0.1:23" });
+            forward[key] = value;
+            forward
+        };
+        assert_eq!(forward(with("port", json!(23))), [""; 0]);
+        for (key, value) in [
+            ("port", json!(22)),
+            ("port", json!(0)),
+            ("to", json!("10.0.0.1:0")),
+            ("to", json!("192.0.2.1:23")),
+            ("address", json!("203.0.113.3")),
+        ] {
+            assert_eq!(forward(with(key, value)), [format!("forwards.1.{key}")]);
+        }
+        assert!(forward(with("to", json!("203.0.113.2:23"))).contains(&"forwards.1.to".to_owned()));
+        for (key, value) in [
+            ("inside", json!("2001:db8::/32")),
+            ("mac", json!("01:00:00:00:00:01")),
+            ("inside-mac", json!("00:00:00:00:00:00")),
+            ("sessions", json!(0)),
+            ("timeouts", json!({ "icmp": 0 })),
+        ] {
+            let mut config = json!({ "pool": "203.0.113.2" });
+            config[key] = value;
+            let paths = wrong(&config).0;
+            assert!(
+                paths.len() == 1 && paths[0].starts_with(key),
+                "{key}: {paths:?}"
+            );
         }
     }
 }

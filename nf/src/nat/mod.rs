@@ -23,7 +23,7 @@
 //!   Hosts inside reach each other's mappings without that.
 //! * Hairpinning (REQ-9): a packet from `inside` to a pool address that has a mapping or a forward turns round, both
 //!   addresses translated, with the NAT's own link-layer address as its source.
-//! * A forward is a static mapping in both directions: what its inside host sends from that port leaves with the
+//! * A forward, whose host must be in `inside`, is a static mapping in both directions: what its inside host sends from that port leaves with the
 //!   forward's address and port. Forwarded ports are never given to others.
 //! * Only a TCP SYN opens a TCP session. Timeouts are those of the firewall, with RFC 5382's and RFC 5508's minima as
 //!   defaults; packets of both directions keep a session and its mapping alive (REQ-6).
@@ -38,6 +38,9 @@
 //! * Fragments to be translated are dropped, and other protocols than TCP, UDP and ICMP from `inside`.
 //! * It does not answer pings to the pool, has no application-level gateways, no port blocks for each host, and
 //!   does not translate IPv6.
+//! * A session does not follow an inside host whose link-layer address changes; a new session has the new one.
+//! * A TCP mapping that many connections share, one of which fell silent without FIN or RST, may live on for
+//!   `tcp-established` after its last packet.
 //!
 //! # Counters
 //! [`NatCounter`] and [`NatDrop`].
@@ -50,6 +53,8 @@ mod mapping;
 mod open;
 mod pool;
 mod process;
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;
 

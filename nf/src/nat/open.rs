@@ -33,6 +33,14 @@ struct Target {
     mapping: Option<MappingId>,
 }
 
+/// What a packet from inside appears as.
+struct Source {
+    endpoint: Endpoint,
+    mapping: Option<MappingId>,
+    /// Whether the mapping was made for it.
+    fresh: bool,
+}
+
 impl Nat {
     /// From outside, only forwards are open.
     pub(super) fn open_inbound(&self, tuple: &Tuple) -> Result<Opening, NatDrop> {
@@ -63,9 +71,9 @@ impl Nat {
             return Err(NatDrop::Protocol);
         }
         let target = self.target(cx, tuple).ok_or(NatDrop::NoMapping)?;
-        let (endpoint, mapping, fresh) = self.source(cx, tuple, mac)?;
+        let source = self.source(cx, tuple, mac)?;
         let translated = Tuple {
-            src: endpoint,
+            src: source.endpoint,
             dst: target.endpoint,
             ..*tuple
         };
@@ -74,9 +82,9 @@ impl Nat {
             session: Session {
                 phase: Phase::Opening,
                 macs: [target.mac, mac],
-                mappings: [mapping, target.mapping],
+                mappings: [source.mapping, target.mapping],
             },
-            fresh,
+            fresh: source.mapping.filter(|_| source.fresh),
         })
     }
 
@@ -110,35 +118,36 @@ impl Nat {
         })
     }
 
-    /// What the sender appears as, by which mapping, and the mapping once more if it is a new one.
-    #[allow(clippy::type_complexity)]
-    fn source(
-        &mut self,
-        cx: &mut Context<'_>,
-        tuple: &Tuple,
-        mac: Mac,
-    ) -> Result<(Endpoint, Option<MappingId>, Option<MappingId>), NatDrop> {
+    /// What the sender appears as.
+    fn source(&mut self, cx: &mut Context<'_>, tuple: &Tuple, mac: Mac) -> Result<Source, NatDrop> {
         let Tuple {
             vlan,
             protocol,
             src,
             ..
         } = *tuple;
-        if let Some(outer) = self.forwards.outer(protocol, src) {
-            return Ok((outer, None, None));
+        if let Some(endpoint) = self.forwards.outer(protocol, src) {
+            return Ok(Source {
+                endpoint,
+                mapping: None,
+                fresh: false,
+            });
         }
         let now = cx.now();
-        let known = self
-            .mappings
-            .of_inner(vlan, protocol, src, cx.objects_ref(), now);
-        if let Some((id, outer)) = known {
-            return Ok((outer, Some(id), None));
-        }
-        match self
-            .mappings
-            .make(vlan, protocol, src, mac, cx.objects(), now)
-        {
-            Ok((id, outer)) => Ok((outer, Some(id), Some(id))),
+        let objects = cx.objects_ref();
+        let known = self.mappings.of_inner(vlan, protocol, src, objects, now);
+        let mapping = match known {
+            Some(known) => Ok(known),
+            None => self
+                .mappings
+                .make(vlan, protocol, src, mac, cx.objects(), now),
+        };
+        match mapping {
+            Ok((id, endpoint)) => Ok(Source {
+                endpoint,
+                mapping: Some(id),
+                fresh: known.is_none(),
+            }),
             Err(NoMapping::Exhausted) => Err(NatDrop::PoolExhausted),
             Err(NoMapping::Full) => Err(NatDrop::SessionsFull),
         }

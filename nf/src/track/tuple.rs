@@ -122,3 +122,51 @@ impl Tuple {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::track::testing::at;
+    use chainplane_dataplane::function::{INSIDE, OUTSIDE};
+
+    #[test]
+    fn operators_read_both_ends_and_the_translation() {
+        let tuple = Tuple {
+            side: INSIDE,
+            vlan: 0,
+            protocol: protocol::TCP,
+            src: at("10.0.0.1:5000"),
+            dst: at("192.0.2.1:80"),
+            echo_reply: false,
+        };
+        let text = tuple.describe(None, Phase::Established);
+        assert_eq!(text, "tcp 10.0.0.1:5000 > 192.0.2.1:80 established");
+        let translated = Tuple {
+            src: at("203.0.113.2:5000"),
+            protocol: protocol::UDP,
+            ..tuple
+        };
+        let text = translated.describe(Some(&tuple), Phase::Opening);
+        assert_eq!(
+            text,
+            "udp 203.0.113.2:5000 > 192.0.2.1:80 as 10.0.0.1:5000 > 192.0.2.1:80"
+        );
+    }
+
+    #[test]
+    fn the_answer_of_an_answer_is_the_packet() {
+        for protocol in [protocol::TCP, protocol::ICMP] {
+            let tuple = Tuple {
+                side: INSIDE,
+                vlan: 7,
+                protocol,
+                src: at("10.0.0.1:0"),
+                dst: at("192.0.2.1:0"),
+                echo_reply: false,
+            };
+            let answer = tuple.answer(OUTSIDE);
+            assert_eq!(answer.answer(INSIDE), tuple);
+            assert_eq!(answer.echo_reply, protocol == protocol::ICMP);
+        }
+    }
+}
