@@ -133,10 +133,8 @@ impl Balancer {
             cx.count(Counter::Echoes);
             return Verdict::Leave(OUTSIDE, packet);
         }
-        // An echo's key holds its type, so that a reply nobody asked for may be dropped by a record.
-        if packet.icmp_type_code().is_none() {
-            cx.replayable();
-        }
+        // An echo's key holds its type, so this holds for every packet of the flow.
+        cx.replayable();
         Verdict::drop(packet, Reason::NoService)
     }
 
