@@ -13,6 +13,11 @@ pub const TESTS: &[Test] = &[
         run: through_all_four_functions,
     },
     Test {
+        name: "guests::attached_in_other_ways",
+        needs: &GUEST,
+        run: attached_in_other_ways,
+    },
+    Test {
         name: "guests::one_killed_harms_no_other",
         needs: &GUEST,
         run: one_killed_harms_no_other,
@@ -166,6 +171,46 @@ chains:
         served,
         BTreeSet::from(["web-a".to_owned(), "web-b".to_owned()])
     );
+    chainplane.assert_conserved()?;
+    chainplane.stop()
+}
+
+/// Two pairs of queues on one side; on the other a guest that listens for us, whose card has neither mergeable
+/// buffers nor offloads, so that large segments are cut on the way.
+fn attached_in_other_ways() -> Result<()> {
+    let files = Workspace::new()?;
+    let chainplane = Chainplane::start(
+        &files,
+        None,
+        r"
+version: 1
+workers: [{ idle: adaptive }]
+ports:
+  one: { vhost-user: { socket: one.sock, queues: 2 } }
+  two: { vhost-user: { socket: two.sock, role: client } }
+functions:
+  filter:
+    firewall: { default: { outbound: allow, inbound: drop } }
+chains:
+  only: [one, filter, two]
+",
+    )?;
+    let plain =
+        "mrg_rxbuf=off,csum=off,gso=off,guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ufo=off";
+    let first = Nic::new(files.path("one.sock"), "52:54:00:00:00:01").queues(2);
+    let second = Nic::new(files.path("two.sock"), "52:54:00:00:00:02");
+    let mut one = Guest::start("one", &[first])?;
+    let mut two = Guest::start("two", &[second.listening().device(plain)])?;
+    one.wait_booted()?;
+    two.wait_booted()?;
+    one.address("eth0", "10.0.0.1/24")?;
+    two.address("eth0", "10.0.0.2/24")?;
+    assert_offloads(&mut one)?;
+    one.ok("ethtool -L eth0 combined 2")?;
+    one.ok("ping -c 3 -W 20 10.0.0.2")?;
+    two.ok("iperf3 --server --daemon")?;
+    iperf(&mut one, "10.0.0.2", "--parallel 4")?;
+    iperf(&mut one, "10.0.0.2", "--parallel 4 --reverse")?;
     chainplane.assert_conserved()?;
     chainplane.stop()
 }

@@ -5,7 +5,11 @@
 
 #![forbid(unsafe_code)]
 
+mod capture;
+mod guests;
 mod reference;
+mod taps;
+mod testpmd;
 
 use std::env;
 use std::process::ExitCode;
@@ -28,7 +32,13 @@ const GUEST: [Need; 4] = [
     Need::Program("iperf3"),
 ];
 
-const TESTS: &[&[Test]] = &[reference::TESTS];
+const TESTS: &[&[Test]] = &[
+    reference::TESTS,
+    taps::TESTS,
+    testpmd::TESTS,
+    capture::TESTS,
+    guests::TESTS,
+];
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
