@@ -33,7 +33,8 @@ impl Workspace {
     }
 }
 
-/// A running chainplane. Dropping it kills it.
+/// A running chainplane. Dropping it without [`Chainplane::stop`] is what a failed test does: then it says what
+/// it was doing, and is killed.
 pub struct Chainplane {
     process: Process,
     control: PathBuf,
@@ -165,6 +166,22 @@ impl Chainplane {
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
             .find_map(|message| Some(message["executable"].as_str()?.into()))
             .ok_or_else(|| Error::new(String::from_utf8_lossy(&output.stderr)))
+    }
+}
+
+impl Drop for Chainplane {
+    fn drop(&mut self) {
+        if matches!(self.process.ended(), Ok(Some(Some(0)))) {
+            return;
+        }
+        let show = self
+            .command(&["show"])
+            .and_then(|command| run(command, LIMIT));
+        eprintln!("{}", self.process.error("the test has ended before it did"));
+        match show {
+            Ok(output) => eprintln!("--- chainplane show ---\n{}", output.text()),
+            Err(error) => eprintln!("{error}"),
+        }
     }
 }
 
