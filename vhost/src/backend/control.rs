@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 use vhost::vhost_user::BackendReqHandler;
-use vhost::vhost_user::message::MAX_MSG_SIZE;
+use vhost::vhost_user::message::{MAX_MSG_SIZE, VhostUserVirtioFeatures};
 
 use super::socket::Endpoint;
 use super::{Session, Shared};
@@ -80,11 +80,18 @@ impl Control {
                     tracing::info!(socket = %self.shared.config.socket.display(), "front end left");
                 }
                 Ok(End::Stopped) => break,
-                Ok(End::Failed(reason)) => self.shared.report(reason),
-                Err(error) => self
-                    .shared
-                    .report(format!("control socket failed: {error}")),
+                Ok(End::Failed(reason)) => self.fail(reason),
+                Err(error) => self.fail(format!("control socket failed: {error}")),
             }
+        }
+    }
+
+    /// Reports why a connection was given up. Where we connect, a front end that we can't agree with would be tried
+    /// again at once and for ever; so wait.
+    fn fail(&self, reason: String) {
+        self.shared.report(reason);
+        if matches!(self.endpoint, Endpoint::Client(_)) {
+            let _ = self.wait(None, Some(BACKOFF.1));
         }
     }
 
@@ -196,6 +203,9 @@ impl Control {
                     let Err(error) = handler.handle_request() else {
                         continue;
                     };
+                    if is_early_enable(&error) && !announced.need_reply {
+                        continue;
+                    }
                     if !is_survivable(&error, announced.need_reply) {
                         break End::Failed(format!("front end was disconnected: {error}"));
                     }
@@ -281,6 +291,15 @@ fn announced(stream: &UnixStream) -> rustix::io::Result<Option<Announced>> {
         need_reply: word(4) & NEED_REPLY != 0,
         whole,
     }))
+}
+
+/// Whether a queue was enabled before features were negotiated. QEMU does so when it resets a network card, and
+/// repeats it when it starts the queue; until then there is nothing to enable.
+fn is_early_enable(error: &vhost::vhost_user::Error) -> bool {
+    let vhost::vhost_user::Error::InactiveFeature(feature) = error else {
+        return false;
+    };
+    *feature == VhostUserVirtioFeatures::PROTOCOL_FEATURES
 }
 
 /// Whether the stream of messages is still in step after an error, and the front end was told of
