@@ -29,6 +29,14 @@ pub struct RegionLayout {
     pub file_offset: u64,
 }
 
+impl RegionLayout {
+    /// Whether both are of the same memory in the guest and in the front end, which is what a region is removed by.
+    pub fn is_at(&self, other: &Self) -> bool {
+        let place = |layout: &Self| (layout.guest_address, layout.user_address, layout.size);
+        place(self) == place(other)
+    }
+}
+
 /// Why a memory table was refused.
 #[derive(Debug)]
 pub enum MemoryError {
@@ -351,19 +359,19 @@ impl GuestMemory {
     /// # Errors
     /// [`MemoryError::Unknown`] when there is none.
     pub fn without_region(&self, layout: RegionLayout) -> Result<Self, MemoryError> {
-        let same = |r: &Region| {
-            r.layout.guest_address == layout.guest_address
-                && r.layout.user_address == layout.user_address
-                && r.layout.size == layout.size
-        };
         let index = self
             .regions
             .iter()
-            .position(same)
+            .position(|r| r.layout.is_at(&layout))
             .ok_or(MemoryError::Unknown(layout))?;
         let mut regions = self.regions.to_vec();
         regions.remove(index);
         Ok(Self::from_regions(regions))
+    }
+
+    /// Whether this very region is mapped.
+    pub fn has_region(&self, layout: RegionLayout) -> bool {
+        self.regions.iter().any(|r| r.layout == layout)
     }
 
     /// Number of regions.

@@ -55,6 +55,9 @@ pub(super) struct Session {
     features: u64,
     protocol: u64,
     memory: Option<Arc<GuestMemory>>,
+    /// Regions that were added again while they were there: QEMU 7.2 adds, and removes, each one once for
+    /// every pair of queues.
+    repeats: Vec<RegionLayout>,
     queues: Vec<Queue>,
     /// Counts starts of queues, so that each has its own number.
     epochs: u64,
@@ -84,6 +87,7 @@ impl Session {
             features: 0,
             protocol: 0,
             memory: None,
+            repeats: Vec::new(),
             queues,
             epochs: 0,
             patience: PATIENCE,
@@ -94,6 +98,7 @@ impl Session {
     pub(super) fn close(&mut self) {
         self.stop_all();
         self.memory = None;
+        self.repeats.clear();
         self.features = 0;
         self.protocol = 0;
         self.shared.update(|status| {
@@ -282,7 +287,10 @@ impl VhostUserBackendReqHandlerMut for Session {
             .map(layout)
             .zip(files.into_iter().map(OwnedFd::from));
         match GuestMemory::new(regions.collect()) {
-            Ok(memory) => self.set_memory(Some(Arc::new(memory))).map(|()| None),
+            Ok(memory) => {
+                self.repeats.clear();
+                self.set_memory(Some(Arc::new(memory))).map(|()| None)
+            }
             Err(error) => refuse(error),
         }
     }
@@ -449,6 +457,11 @@ impl VhostUserBackendReqHandlerMut for Session {
         _: Option<bool>,
     ) -> Result<Option<u64>> {
         let (layout, fd) = (layout(region), OwnedFd::from(file));
+        let known = self.memory.as_ref().is_some_and(|m| m.has_region(layout));
+        if known && self.repeats.len() < self.shared.pairs.len() * MAX_REGIONS {
+            self.repeats.push(layout);
+            return Ok(None);
+        }
         let memory = match &self.memory {
             Some(memory) => memory.with_region(layout, &fd),
             None => GuestMemory::new(vec![(layout, fd)]),
@@ -463,7 +476,12 @@ impl VhostUserBackendReqHandlerMut for Session {
         let Some(memory) = &self.memory else {
             return refuse("there is no memory to remove");
         };
-        match memory.without_region(layout(region)) {
+        let layout = layout(region);
+        if let Some(repeat) = self.repeats.iter().position(|r| r.is_at(&layout)) {
+            self.repeats.swap_remove(repeat);
+            return Ok(());
+        }
+        match memory.without_region(layout) {
             Ok(memory) if memory.region_count() == 0 => self.set_memory(None),
             Ok(memory) => self.set_memory(Some(Arc::new(memory))),
             Err(error) => refuse(error),

@@ -1,0 +1,85 @@
+//! What QEMU does that a reader of the protocol would not expect.
+
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use chainplane_vhost::backend::{Device, DeviceConfig};
+use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo};
+
+/// A message of the vhost-user protocol, version 1, without a wish for a reply.
+fn message(request: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for word in [request, 1, payload.len() as u32] {
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes.extend(payload);
+    bytes
+}
+
+/// QEMU enables the queues of a network card before it has negotiated any feature.
+#[test]
+fn a_queue_enabled_before_its_features_does_not_end_the_connection() {
+    const GET_FEATURES: u32 = 1;
+    const SET_VRING_ENABLE: u32 = 18;
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("socket");
+    let (device, _pairs) = Device::start(DeviceConfig::new(&socket), Box::new(|| {})).unwrap();
+    let mut front_end = UnixStream::connect(&socket).unwrap();
+    front_end
+        .set_read_timeout(Some(Duration::from_mins(1)))
+        .unwrap();
+
+    let queue_0_on = [0, 0, 0, 0, 1, 0, 0, 0];
+    front_end
+        .write_all(&message(SET_VRING_ENABLE, &queue_0_on))
+        .unwrap();
+    front_end.write_all(&message(GET_FEATURES, &[])).unwrap();
+    let mut answer = [0; 20];
+    front_end.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[..4], GET_FEATURES.to_le_bytes());
+    assert_eq!(device.status().last_error, None);
+}
+
+/// QEMU 7.2 adds every memory region once for each pair of queues, and removes it as often.
+#[test]
+fn a_region_may_be_added_again() {
+    const MEMORY: u64 = 1 << 20;
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = DeviceConfig::new(directory.path().join("socket"));
+    config.queue_pairs = 2;
+    let (device, _pairs) = Device::start(config.clone(), Box::new(|| {})).unwrap();
+    let mut front_end = Frontend::connect(&config.socket, 4).unwrap();
+    front_end.set_owner().unwrap();
+    let features = front_end.get_features().unwrap();
+    front_end.set_features(features).unwrap();
+    front_end.get_protocol_features().unwrap();
+    let wanted =
+        VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS | VhostUserProtocolFeatures::REPLY_ACK;
+    front_end.set_protocol_features(wanted).unwrap();
+    front_end.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(MEMORY).unwrap();
+    let region = VhostUserMemoryRegionInfo {
+        guest_phys_addr: 0,
+        memory_size: MEMORY,
+        userspace_addr: 0x7000_0000_0000,
+        mmap_offset: 0,
+        mmap_handle: file.as_raw_fd(),
+    };
+    front_end.add_mem_region(&region).unwrap();
+    front_end.add_mem_region(&region).unwrap();
+    let overlapping = VhostUserMemoryRegionInfo {
+        memory_size: MEMORY / 2,
+        ..region
+    };
+    front_end.add_mem_region(&overlapping).unwrap_err();
+    front_end.remove_mem_region(&region).unwrap();
+    front_end.remove_mem_region(&region).unwrap();
+    front_end.remove_mem_region(&region).unwrap_err();
+    assert!(device.status().connected);
+}
