@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
-use vhost::vhost_user::BackendReqHandler;
-use vhost::vhost_user::message::{MAX_MSG_SIZE, VhostUserVirtioFeatures};
+use vhost::vhost_user::message::MAX_MSG_SIZE;
+use vhost::vhost_user::{BackendReqHandler, VhostUserBackendReqHandlerMut};
 
 use super::socket::Endpoint;
 use super::{Session, Shared};
@@ -28,6 +28,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 const HEADER: usize = 12;
 /// Header flag: the sender waits for an acknowledgement.
 const NEED_REPLY: u32 = 1 << 3;
+/// The request that switches a queue on or off.
+const SET_VRING_ENABLE: u32 = 18;
 
 /// How a connection ended.
 enum End {
@@ -43,6 +45,8 @@ enum End {
 struct Announced {
     need_reply: bool,
     whole: bool,
+    /// The queue that it enables or disables, where it wants no reply.
+    enable: Option<(u32, bool)>,
 }
 
 pub(super) struct Control {
@@ -200,12 +204,16 @@ impl Control {
             }
             match self.message(&peek) {
                 Ok(Some(announced)) => {
-                    let Err(error) = handler.handle_request() else {
+                    let mut result = handler.handle_request();
+                    if let Some((queue, on)) = announced.enable
+                        && result.as_ref().is_err_and(is_too_early)
+                    {
+                        let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
+                        result = session.set_vring_enable(queue, on);
+                    }
+                    let Err(error) = result else {
                         continue;
                     };
-                    if is_early_enable(&error) && !announced.need_reply {
-                        continue;
-                    }
                     if !is_survivable(&error, announced.need_reply) {
                         break End::Failed(format!("front end was disconnected: {error}"));
                     }
@@ -267,7 +275,7 @@ fn is_closed(stream: &UnixStream) -> rustix::io::Result<bool> {
 /// Looks at the message at the head of the queue without taking it; `None` at the end of the
 /// stream.
 fn announced(stream: &UnixStream) -> rustix::io::Result<Option<Announced>> {
-    let mut header = [0u8; HEADER];
+    let mut header = [0u8; HEADER + 8];
     let got = match recv(stream, &mut header, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
         Ok((_, 0)) | Err(rustix::io::Errno::CONNRESET) => return Ok(None),
         Ok((_, got)) => got,
@@ -278,6 +286,7 @@ fn announced(stream: &UnixStream) -> rustix::io::Result<Option<Announced>> {
         return Ok(Some(Announced {
             need_reply: false,
             whole: false,
+            enable: None,
         }));
     }
     let word = |at: usize| {
@@ -287,19 +296,22 @@ fn announced(stream: &UnixStream) -> rustix::io::Result<Option<Announced>> {
     let size = word(8) as usize;
     // What is too long for a message is left to the handler, which refuses it by its header.
     let whole = size > MAX_MSG_SIZE || waiting >= (HEADER + size) as u64;
+    let need_reply = word(4) & NEED_REPLY != 0;
+    let enable = (got == header.len() && word(0) == SET_VRING_ENABLE && size == 8)
+        .then(|| (word(HEADER), word(HEADER + 4) == 1));
     Ok(Some(Announced {
-        need_reply: word(4) & NEED_REPLY != 0,
+        need_reply,
         whole,
+        enable: enable.filter(|_| !need_reply),
     }))
 }
 
-/// Whether a queue was enabled before features were negotiated. QEMU does so when it resets a network card, and
-/// repeats it when it starts the queue; until then there is nothing to enable.
-fn is_early_enable(error: &vhost::vhost_user::Error) -> bool {
-    let vhost::vhost_user::Error::InactiveFeature(feature) = error else {
-        return false;
-    };
-    *feature == VhostUserVirtioFeatures::PROTOCOL_FEATURES
+/// Whether the handler refused a request because features are not negotiated yet.
+///
+/// QEMU switches the queues of a network card on and off before it sets the features, and relies on it afterwards.
+/// The handler takes such a request off the socket and forgets it, so it is carried out from what was announced.
+fn is_too_early(error: &vhost::vhost_user::Error) -> bool {
+    matches!(error, vhost::vhost_user::Error::InactiveFeature(_))
 }
 
 /// Whether the stream of messages is still in step after an error, and the front end was told of
