@@ -5,7 +5,6 @@ mod absence;
 mod quote;
 mod tcp;
 #[cfg(test)]
-#[allow(dead_code)]
 pub(crate) mod testing;
 mod timeouts;
 mod tuple;
