@@ -1,6 +1,7 @@
 //! The kinds of port.
 
 mod af_packet;
+mod generator;
 mod interface;
 mod packet_ring;
 mod pcap;
@@ -9,6 +10,7 @@ mod vhost_user;
 pub mod virtio_header;
 
 pub use af_packet::{AfPacket, AfPacketConfig};
+pub use generator::{Generator, GeneratorConfig, GeneratorError, Traffic};
 pub use pcap::{Pcap, PcapConfig, Replay, Timing};
 pub use tap::{Tap, TapConfig};
 pub use vhost_user::VhostUser;
