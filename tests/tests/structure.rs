@@ -186,6 +186,38 @@ fn every_crate_takes_the_lints_of_the_workspace() {
     }
 }
 
+/// The files that may hold unsafe code: the Rust files that `docs/architecture.md` names in the section
+/// about it.
+fn unsafe_files() -> BTreeSet<String> {
+    let page = fs::read_to_string(workspace().join("docs/architecture.md")).unwrap();
+    let mut inside = false;
+    let mut found = BTreeSet::new();
+    for line in page.lines() {
+        if line.starts_with('#') {
+            inside = line.to_lowercase().contains("unsafe");
+        } else if inside {
+            let names = line
+                .split('`')
+                .filter(|word| Path::new(word).extension().is_some_and(|e| e == "rs"));
+            found.extend(names.map(str::to_owned));
+        }
+    }
+    found
+}
+
+#[test]
+fn unsafe_code_is_where_the_architecture_says() {
+    let keyword = concat!("un", "safe");
+    let has = |text: &str| words(&code(text)).any(|word| word == keyword);
+    let files = rust_files().into_iter().filter(|(_, text)| has(text));
+    let found: BTreeSet<String> = files.map(|(name, _)| name).collect();
+    let listed = unsafe_files();
+    assert_eq!(
+        found, listed,
+        "left: files with unsafe code; right: the list in docs/architecture.md"
+    );
+}
+
 #[test]
 fn crates_without_unsafe_code_forbid_it() {
     for root in [
