@@ -17,5 +17,7 @@ pub mod prefetch;
 pub mod session;
 pub mod sim;
 pub mod stats;
+#[cfg(test)]
+mod testing;
 pub mod time;
 pub mod worker;

@@ -9,6 +9,7 @@ const BYTE_ORDER_MAGIC: u32 = 0x1a2b_3c4d;
 const LINK_ETHERNET: u16 = 1;
 const OPTION_NAME: u16 = 2;
 const OPTION_FLAGS: u16 = 2;
+const OPTION_DROP_COUNT: u16 = 4;
 const OPTION_RESOLUTION: u16 = 9;
 /// Bits 0 and 1 of a packet's flags: its direction.
 const INBOUND: u32 = 1;
@@ -18,6 +19,8 @@ const OUTBOUND: u32 = 2;
 pub struct Writer<W> {
     out: W,
     block: Vec<u8>,
+    missed: u64,
+    missed_written: u64,
 }
 
 impl<W: Write> Writer<W> {
@@ -29,6 +32,8 @@ impl<W: Write> Writer<W> {
         let mut writer = Self {
             out,
             block: Vec::with_capacity(2048),
+            missed: 0,
+            missed_written: 0,
         };
         writer.begin();
         writer.word(BYTE_ORDER_MAGIC);
@@ -49,6 +54,11 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
+    /// Says how many packets the capture has missed since its beginning; the next packet tells the reader.
+    pub fn missed(&mut self, total: u64) {
+        self.missed = total;
+    }
+
     /// Writes a packet of which `bytes` are the first of `len`; `time` counts nanoseconds from 1970 on.
     ///
     /// # Errors
@@ -63,6 +73,11 @@ impl<W: Write> Writer<W> {
         self.padded(bytes);
         let direction = if sent { OUTBOUND } else { INBOUND };
         self.option(OPTION_FLAGS, &direction.to_le_bytes());
+        let missed = self.missed.saturating_sub(self.missed_written);
+        if missed > 0 {
+            self.option(OPTION_DROP_COUNT, &missed.to_le_bytes());
+            self.missed_written = self.missed;
+        }
         self.word(0);
         self.end(ENHANCED_PACKET)
     }
@@ -132,6 +147,44 @@ mod tests {
         assert_eq!(
             kinds,
             [SECTION_HEADER, INTERFACE_DESCRIPTION, ENHANCED_PACKET]
+        );
+    }
+
+    #[test]
+    fn tshark_reads_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut writer = Writer::new(file.as_file(), "uplink").unwrap();
+        let mut packet = [0; 60];
+        packet[12..14].copy_from_slice(&[0x88, 0xb5]);
+        writer.packet(1_000_000_007, false, 60, &packet).unwrap();
+        writer.missed(3);
+        writer.packet(1_000_000_009, true, 90, &packet).unwrap();
+        writer.packet(1_000_000_009, true, 60, &packet).unwrap();
+        let fields = [
+            "frame.time_epoch",
+            "frame.interface_name",
+            "frame.packet_flags_direction",
+            "frame.len",
+            "frame.drop_count",
+        ];
+        let output = std::process::Command::new("tshark")
+            .args(["-n", "-T", "fields"])
+            .args(fields.iter().flat_map(|field| ["-e", field]))
+            .arg("-r")
+            .arg(file.path())
+            .output();
+        let Ok(output) = output else {
+            return crate::testing::leave_out("tshark");
+        };
+        let text = String::from_utf8_lossy(&output.stdout);
+        let lines: Vec<_> = text.lines().map(|line| line.replace('\t', " ")).collect();
+        assert_eq!(
+            lines,
+            [
+                "1.000000007 uplink 0x00000001 60 ",
+                "1.000000009 uplink 0x00000002 90 3",
+                "1.000000009 uplink 0x00000002 60 ",
+            ]
         );
     }
 }

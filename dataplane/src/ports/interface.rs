@@ -225,7 +225,7 @@ pub(super) mod testing {
 
     /// Runs a test in a network namespace of its own, which is gone when it returns; says so and does nothing as a
     /// user who may not make one, or on a machine without taps or the program `ip`.
-    pub fn in_namespace(name: &str, test: impl FnOnce() + Send + 'static) {
+    pub fn in_namespace(test: impl FnOnce() + Send + 'static) {
         let run = move || {
             let program = std::process::Command::new("ip").arg("-V").output();
             if program.is_err() || !std::path::Path::new("/dev/net/tun").exists() {
@@ -242,9 +242,7 @@ pub(super) mod testing {
         };
         let ran = std::thread::spawn(run).join();
         if !ran.unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
-            eprintln!(
-                "{name} left out: it needs network namespaces, /dev/net/tun and the program ip"
-            );
+            crate::testing::leave_out("network namespaces, /dev/net/tun and the program ip");
         }
     }
 

@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn the_hosts_kernel_answers() {
-        in_namespace("tap", || {
+        in_namespace(|| {
             let mut bench = Bench::new();
             for len in [10, 8000] {
                 let payload = vec![7; len];
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_tap_that_is_down_or_deleted_drops() {
-        in_namespace("tap", || {
+        in_namespace(|| {
             let mut bench = Bench::new();
             let before = bench.pool.free();
             for words in ["link set test0 down", "link delete test0"] {
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn errors_name_what_is_wrong() {
-        in_namespace("tap", || {
+        in_namespace(|| {
             let error = |config| Tap::open(&config).unwrap_err().to_string();
             let long = error(config("much-too-long-for-a-tap"));
             assert!(long.contains("longer than 15"), "{long}");

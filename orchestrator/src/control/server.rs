@@ -232,6 +232,7 @@ fn capture(
     let mut file = pcapng::Writer::new(io::BufWriter::new(stream), port)?;
     while !stop.load(Ordering::Acquire) && !watch.is_over() {
         while let Some(packet) = watch.next_packet() {
+            file.missed(watch.missed());
             file.packet(
                 start + packet.time.0,
                 packet.sent,

@@ -152,7 +152,7 @@ fn whole(bytes: Vec<u8>) -> (Vec<u8>, Offload) {
 
 #[test]
 fn packets_cross_in_order_and_tagged() {
-    in_namespace("af-packet", || {
+    in_namespace(|| {
         let mut bench = Bench::new();
         let sent: Vec<_> = (0..200)
             .map(|i| {
@@ -183,7 +183,7 @@ fn packets_cross_in_order_and_tagged() {
 
 #[test]
 fn large_segments_stay_whole() {
-    in_namespace("af-packet", || {
+    in_namespace(|| {
         let mut bench = Bench::new();
         for tagged in [false, true] {
             let tag = if tagged { 4 } else { 0 };
@@ -216,7 +216,7 @@ fn large_segments_stay_whole() {
 
 #[test]
 fn what_does_not_fit_is_dropped_alone() {
-    in_namespace("af-packet", || {
+    in_namespace(|| {
         let mut bench = Bench::new();
         let good = || whole(udp(None, b"good"));
         let long = whole(udp(None, &[0; 3000]));
@@ -234,7 +234,7 @@ fn what_does_not_fit_is_dropped_alone() {
 
 #[test]
 fn a_port_outlives_its_interface() {
-    in_namespace("af-packet", || {
+    in_namespace(|| {
         let mut bench = Bench::new();
         let packet = [whole(udp(None, b"again"))];
         ip("link set left down");
@@ -261,7 +261,7 @@ fn a_port_outlives_its_interface() {
 
 #[test]
 fn an_interface_that_is_not_there_is_named() {
-    in_namespace("af-packet", || {
+    in_namespace(|| {
         let interface = "nonsense-0".to_owned();
         let error = AfPacket::open(&AfPacketConfig { interface }).err().unwrap();
         assert_eq!(error.to_string(), "there is no interface `nonsense-0`");
