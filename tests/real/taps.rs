@@ -13,6 +13,7 @@ const NEEDS: &[Need] = &[
     Need::Program("ip"),
     Need::Program("nginx"),
     Need::Program("curl"),
+    Need::Program("busybox"),
 ];
 
 pub const TESTS: &[Test] = &[
@@ -36,7 +37,7 @@ pub const TESTS: &[Test] = &[
 /// Gives `netns` an address on `device` and a default route.
 fn configure(netns: &Netns, device: &str, address: &str, gateway: &str) -> Result<()> {
     netns.ok(&format!(
-        "ip addr add {address} dev {device} && ip link set {device} up && ip route add default via {gateway}"
+        "ip addr add {address} dev {device} && ip link set dev {device} up && ip route add default via {gateway}"
     ))?;
     Ok(())
 }
@@ -124,7 +125,7 @@ chains:
         Some(28),
         "a connection to port 81 must time out"
     );
-    server.ok("ping -c 3 -W 10 10.0.1.2")?;
+    server.ok("busybox ping -c 3 -W 10 10.0.1.2")?;
     assert!(
         chainplane.drops("functions", "edge")? > 0,
         "the firewall has counted no drop"
@@ -190,7 +191,7 @@ chains:
     for inside in [&a, &b] {
         assert_eq!(get(inside, "198.51.100.1")?, "outside 203.0.113.2\n");
         download(inside, "198.51.100.1", &outside)?;
-        inside.ok("ping -c 3 -W 10 198.51.100.1")?;
+        inside.ok("busybox ping -c 3 -W 10 198.51.100.1")?;
     }
     chainplane.assert_conserved()?;
     chainplane.stop()
@@ -226,7 +227,7 @@ chains:
     host.give("server", &server)?;
     configure(&client, "eth0", "10.0.1.2/24", "10.0.1.1")?;
     configure(&server, "server", "10.0.2.2/24", "10.0.2.1")?;
-    client.ok("ping -c 3 -W 10 10.0.2.2")?;
+    client.ok("busybox ping -c 3 -W 10 10.0.2.2")?;
     let nginx = Nginx::start(&server, "over-the-wire")?;
     assert_eq!(get(&client, "10.0.2.2")?, "over-the-wire 10.0.1.2\n");
     download(&client, "10.0.2.2", &nginx)?;

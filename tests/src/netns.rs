@@ -75,16 +75,16 @@ impl Netns {
     /// Joins two namespaces by a veth pair: `ours` here, `theirs` in `other`, both up.
     pub fn veth(&self, ours: &str, other: &Self, theirs: &str) -> Result<()> {
         self.ok(&format!(
-            "ip link add {ours} type veth peer name {theirs} netns {} && ip link set {ours} up",
+            "ip link add {ours} type veth peer name {theirs} netns {} && ip link set dev {ours} up",
             other.name
         ))?;
-        other.ok(&format!("ip link set {theirs} up"))?;
+        other.ok(&format!("ip link set dev {theirs} up"))?;
         Ok(())
     }
 
     /// Moves the device `device` from this namespace into `other`.
     pub fn give(&self, device: &str, other: &Self) -> Result<()> {
-        self.ok(&format!("ip link set {device} netns {}", other.name))?;
+        self.ok(&format!("ip link set dev {device} netns {}", other.name))?;
         Ok(())
     }
 }
