@@ -18,6 +18,11 @@ pub const TESTS: &[Test] = &[
         run: attached_in_other_ways,
     },
     Test {
+        name: "guests::attach_and_restart",
+        needs: &GUEST,
+        run: attach_and_restart,
+    },
+    Test {
         name: "guests::one_killed_harms_no_other",
         needs: &GUEST,
         run: one_killed_harms_no_other,
@@ -212,6 +217,38 @@ chains:
     iperf(&mut one, "10.0.0.2", "--parallel 4")?;
     iperf(&mut one, "10.0.0.2", "--parallel 4 --reverse")?;
     chainplane.assert_conserved()?;
+    chainplane.stop()
+}
+
+/// Guests start with the options that `chainplane attach` prints, and come back by themselves when chainplane is
+/// started anew.
+fn attach_and_restart() -> Result<()> {
+    let yaml = r"
+version: 1
+workers: [{ idle: adaptive }]
+ports:
+  one: { vhost-user: { socket: one.sock } }
+  two: { vhost-user: { socket: two.sock, queues: 2 } }
+chains:
+  only: [one, two]
+";
+    let files = Workspace::new()?;
+    let chainplane = Chainplane::start(&files, None, yaml)?;
+    let mut one = Guest::attached("one", &Chainplane::attach(&files, "one")?)?;
+    let mut two = Guest::attached("two", &Chainplane::attach(&files, "two")?)?;
+    one.wait_booted()?;
+    two.wait_booted()?;
+    one.address("eth0", "10.0.0.1/24")?;
+    two.address("eth0", "10.0.0.2/24")?;
+    one.ok("ping -c 3 -W 20 10.0.0.2")?;
+    chainplane.stop()?;
+    let cut = one.run("ping -c 1 -W 1 10.0.0.2")?;
+    assert_ne!(cut.code, Some(0), "there is an answer while nothing runs");
+
+    let chainplane = Chainplane::start(&files, None, yaml)?;
+    one.ok("for i in $(seq 60); do ping -c 1 -W 1 10.0.0.2 && exit 0; done; exit 1")?;
+    two.ok("iperf3 --server --daemon")?;
+    iperf(&mut one, "10.0.0.2", "")?;
     chainplane.stop()
 }
 

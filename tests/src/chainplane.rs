@@ -66,6 +66,34 @@ impl Chainplane {
         Ok(running)
     }
 
+    /// The options that `chainplane attach` prints for a QEMU on `port`; `files` are those of
+    /// [`start`](Self::start).
+    pub fn attach(files: &Workspace, port: &str) -> Result<Vec<String>> {
+        let mut command = program(Self::binary()?);
+        command
+            .arg("attach")
+            .arg(files.path("chain.yaml"))
+            .arg(port)
+            .current_dir(files.path(""));
+        let output = run(command, LIMIT)?;
+        let lines = output.stdout.lines();
+        let qemu = lines.skip_while(|line| !line.starts_with("# QEMU")).skip(1);
+        let words = qemu
+            .take_while(|line| !line.is_empty())
+            .flat_map(str::split_whitespace);
+        let words: Vec<_> = words
+            .filter(|word| *word != "\\")
+            .map(str::to_owned)
+            .collect();
+        if words.is_empty() {
+            return Err(Error::new(format!(
+                "no options for QEMU: {}",
+                output.text()
+            )));
+        }
+        Ok(words)
+    }
+
     /// A command of the program that speaks to this instance.
     pub fn command(&self, words: &[&str]) -> Result<Command> {
         let mut command = program(Self::binary()?);

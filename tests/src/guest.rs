@@ -14,6 +14,16 @@ pub const BOOT_LIMIT: Duration = Duration::from_mins(3);
 /// How long a command in a guest may take unless the test says otherwise.
 const COMMAND_LIMIT: Duration = Duration::from_mins(2);
 
+/// Runs on any machine: TCG needs no KVM.
+const MACHINE: &str =
+    "-accel tcg -cpu max -nodefaults -no-user-config -nographic -no-reboot -serial stdio";
+/// Memory that a back end can map.
+const MEMORY: &str = "-machine q35,memory-backend=mem -m 256M \
+    -object memory-backend-memfd,id=mem,size=256M,share=on";
+const KERNEL_LINE: &str = "console=ttyS0 quiet loglevel=0 panic=-1 reboot=t mitigations=off";
+/// QEMU 7.2 crashes under TCG when vhost-user meets MSI-X.
+const NO_MSIX: &str = "vectors=0";
+
 /// A network card of a guest, whose back end listens on a vhost-user socket.
 ///
 /// The guest sees the cards in the order in which they are given as `eth0`, `eth1`, …
@@ -75,42 +85,9 @@ impl Guest {
     /// Starts a guest; [`wait_booted`](Self::wait_booted) waits for its shell. Several guests boot in
     /// less time side by side than one after the other.
     pub fn start(name: &str, nics: &[Nic]) -> Result<Self> {
-        let (kernel, modules) = parts::guest_kernel()?;
-        let mut qemu = program("qemu-system-x86_64");
-        // The machine type and the options of its devices are the ones with which QEMU 7.2 runs
-        // vhost-user without KVM; see `vectors` below.
-        qemu.args([
-            "-accel",
-            "tcg",
-            "-cpu",
-            "max",
-            "-machine",
-            "q35,memory-backend=mem",
-        ])
-        .args([
-            "-object",
-            "memory-backend-memfd,id=mem,size=256M,share=on",
-            "-m",
-            "256M",
-        ])
-        .args([
-            "-nodefaults",
-            "-no-user-config",
-            "-nographic",
-            "-no-reboot",
-            "-serial",
-            "stdio",
-        ])
-        .args([
-            "-append",
-            "console=ttyS0 quiet loglevel=0 panic=-1 reboot=t mitigations=off",
-        ])
-        .arg("-kernel")
-        .arg(kernel)
-        .arg("-initrd")
-        .arg(initramfs(&modules)?);
+        let mut options: Vec<String> = MEMORY.split(' ').map(str::to_owned).collect();
         let cores = nics.iter().map(|nic| nic.queues).max().unwrap_or(1);
-        qemu.args(["-smp", &cores.to_string()]);
+        options.extend(["-smp".to_owned(), cores.to_string()]);
         for (index, nic) in nics.iter().enumerate() {
             let server = if nic.listens {
                 ",server=on,wait=off"
@@ -119,23 +96,46 @@ impl Guest {
             };
             let mq = if nic.queues > 1 { ",mq=on" } else { "" };
             let (socket, queues, mac) = (nic.socket.display(), nic.queues, &nic.mac);
-            // vectors=0: QEMU 7.2 crashes under TCG when vhost-user meets MSI-X.
-            qemu.args([
-                "-chardev",
-                &format!("socket,id=c{index},path={socket}{server}"),
-            ])
-            .args([
-                "-netdev",
-                &format!("vhost-user,id=n{index},chardev=c{index},queues={queues}"),
-            ])
-            .args([
-                "-device",
-                &format!(
-                    "virtio-net-pci,netdev=n{index},mac={mac},romfile=,vectors=0{mq}{}",
-                    nic.device
-                ),
+            let properties = format!("mac={mac},romfile=,{NO_MSIX}{mq}{}", nic.device);
+            options.extend([
+                "-chardev".to_owned(),
+                format!("socket,id=c{index},path={socket}{server}"),
+                "-netdev".to_owned(),
+                format!("vhost-user,id=n{index},chardev=c{index},queues={queues}"),
+                "-device".to_owned(),
+                format!("virtio-net-pci,netdev=n{index},{properties}"),
             ]);
         }
+        Self::with_options(name, &options)
+    }
+
+    /// Starts a guest with the options that `chainplane attach` prints for QEMU.
+    pub fn attached(name: &str, options: &[String]) -> Result<Self> {
+        let fit = |option: &String| {
+            // The machine is small, and QEMU 7.2 has its limits.
+            let option = option.replace("1G", "256M");
+            let kept = option
+                .split(',')
+                .filter(|part| !part.starts_with("vectors="));
+            let kept = kept.collect::<Vec<_>>().join(",");
+            if kept.starts_with("virtio-net-pci,") {
+                format!("{kept},romfile=,{NO_MSIX}")
+            } else {
+                kept
+            }
+        };
+        Self::with_options(name, &options.iter().map(fit).collect::<Vec<_>>())
+    }
+
+    fn with_options(name: &str, options: &[String]) -> Result<Self> {
+        let (kernel, modules) = parts::guest_kernel()?;
+        let mut qemu = program("qemu-system-x86_64");
+        qemu.args(MACHINE.split(' '))
+            .args(["-append", KERNEL_LINE, "-kernel"]);
+        qemu.arg(kernel)
+            .arg("-initrd")
+            .arg(initramfs(&modules)?)
+            .args(options);
         let qemu = Process::start(&format!("guest {name}"), qemu)?;
         Ok(Self {
             name: name.to_owned(),
