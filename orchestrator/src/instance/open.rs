@@ -4,7 +4,9 @@ use std::io;
 use std::path::Path;
 
 use chainplane_dataplane::port::Port;
-use chainplane_dataplane::ports::{AfPacket, AfPacketConfig, Tap, TapConfig, VhostUser};
+use chainplane_dataplane::ports::{
+    AfPacket, AfPacketConfig, Pcap, PcapConfig, Replay, Tap, TapConfig, Timing, VhostUser,
+};
 use chainplane_dataplane::worker::WakeHandle;
 use chainplane_vhost::backend::{Device, DeviceConfig, Role};
 use chainplane_vhost::net::feature;
@@ -73,6 +75,7 @@ fn open(named: &NamedPort, wake: &WakeHandle, sockets: &Path) -> Result<Opened, 
             let interface = config.interface.clone();
             plain(AfPacket::open(&AfPacketConfig { interface }))
         }
+        file::Port::Pcap(config) => pcap(config),
         other => Err(format!("`{}` ports are not there yet", other.kind())),
     }
 }
@@ -92,6 +95,21 @@ fn tap(config: &file::Tap) -> Result<Opened, String> {
         mtu: config.mtu,
         checksum: config.offloads.checksum,
         segmentation: config.offloads.segmentation,
+    }))
+}
+
+fn pcap(config: &file::Pcap) -> Result<Opened, String> {
+    let replay = config.replay.as_ref().map(|path| Replay {
+        path: path.clone(),
+        timing: match config.timing {
+            file::Timing::Original => Timing::Original,
+            file::Timing::Fast => Timing::Fast,
+        },
+        repeat: config.repeat,
+    });
+    plain(Pcap::open(&PcapConfig {
+        replay,
+        record: config.record.clone(),
     }))
 }
 
