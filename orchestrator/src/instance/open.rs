@@ -5,7 +5,8 @@ use std::path::Path;
 
 use chainplane_dataplane::port::Port;
 use chainplane_dataplane::ports::{
-    AfPacket, AfPacketConfig, Pcap, PcapConfig, Replay, Tap, TapConfig, Timing, VhostUser,
+    AfPacket, AfPacketConfig, Generator, GeneratorConfig, Pcap, PcapConfig, Replay, Tap, TapConfig,
+    Timing, Traffic, VhostUser,
 };
 use chainplane_dataplane::worker::WakeHandle;
 use chainplane_vhost::backend::{Device, DeviceConfig, Role};
@@ -76,7 +77,7 @@ fn open(named: &NamedPort, wake: &WakeHandle, sockets: &Path) -> Result<Opened, 
             plain(AfPacket::open(&AfPacketConfig { interface }))
         }
         file::Port::Pcap(config) => pcap(config),
-        other => Err(format!("`{}` ports are not there yet", other.kind())),
+        file::Port::Generator(config) => generator(config),
     }
 }
 
@@ -111,6 +112,27 @@ fn pcap(config: &file::Pcap) -> Result<Opened, String> {
         replay,
         record: config.record.clone(),
     }))
+}
+
+fn generator(config: &file::Generator) -> Result<Opened, String> {
+    let made = Generator::new(&GeneratorConfig {
+        packets: config.packets,
+        rate: config.rate,
+        size: config.size,
+        flows: config.flows,
+        from: config.from,
+        to: config.to,
+        from_port: config.from_port,
+        to_port: config.to_port,
+        traffic: match config.protocol {
+            file::Protocol::Udp => Traffic::Udp,
+            file::Protocol::Tcp => Traffic::Tcp,
+            file::Protocol::Icmp => Traffic::Echo,
+        },
+        from_mac: config.from_mac.0,
+        to_mac: config.to_mac.0,
+    });
+    plain(made.map_err(io::Error::other))
 }
 
 fn embedded_guest(
