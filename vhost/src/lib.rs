@@ -70,6 +70,8 @@ pub mod backend;
 mod copy;
 pub mod driver;
 pub mod event;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod memory;
 pub mod net;
 pub mod ring;

@@ -43,6 +43,9 @@ pub struct FrontEndConfig {
     pub transmit_buffer: u32,
     /// Whether to try 2 MiB pages; ordinary ones serve where there are none.
     pub huge_pages: bool,
+    /// Whether to share the memory by adding a slot, as VMMs that plug memory do, where the back
+    /// end can, and not by a table.
+    pub memory_slots: bool,
     /// How long to wait for the other side of the socket.
     pub patience: Duration,
 }
@@ -66,6 +69,7 @@ impl FrontEndConfig {
             receive_buffer: 2048,
             transmit_buffer: 2048,
             huge_pages: false,
+            memory_slots: false,
             patience: Duration::from_secs(10),
         }
     }
@@ -131,6 +135,10 @@ pub struct FrontEnd {
     offered: u64,
     features: u64,
     running: bool,
+    /// Memory goes by slots.
+    slots: bool,
+    /// The back end has the memory.
+    shared: bool,
 }
 
 impl fmt::Debug for FrontEnd {
@@ -168,16 +176,17 @@ impl FrontEnd {
         let (layouts, len) = lay_out(&config);
         let (file, memory) = allocate(len, config.huge_pages)?;
         let frontend = Frontend::from_stream(stream, 2 * u64::from(config.queue_pairs));
-        let (offered, features, running) = (0, 0, false);
         let mut front_end = Self {
             config,
             frontend,
             file,
             memory,
             layouts,
-            offered,
-            features,
-            running,
+            offered: 0,
+            features: 0,
+            running: false,
+            slots: false,
+            shared: false,
         };
         front_end.negotiate()?;
         let wanted = front_end.config.features;
@@ -190,10 +199,15 @@ impl FrontEnd {
         self.frontend.set_owner()?;
         self.offered = self.frontend.get_features()?;
         if self.offered & feature::PROTOCOL_FEATURES != 0 {
-            let known = VhostUserProtocolFeatures::MQ
+            let mut known = VhostUserProtocolFeatures::MQ
                 | VhostUserProtocolFeatures::REPLY_ACK
                 | VhostUserProtocolFeatures::RESET_DEVICE;
+            known.set(
+                VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS,
+                self.config.memory_slots,
+            );
             let common = self.frontend.get_protocol_features()? & known;
+            self.slots = common.contains(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
             self.frontend.set_protocol_features(common)?;
             if common.contains(VhostUserProtocolFeatures::REPLY_ACK) {
                 self.frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
@@ -226,7 +240,10 @@ impl FrontEnd {
         }
         let protocol = self.offered & feature::PROTOCOL_FEATURES;
         self.frontend.set_features(self.features | protocol)?;
-        self.share_memory()?;
+        if !self.shared {
+            self.share_memory()?;
+            self.shared = true;
+        }
         let mut pairs = Vec::new();
         for layouts in self.layouts.chunks(2) {
             let receive = ReceiveQueue::new(self.memory.clone(), layouts[0], self.features)?;
@@ -259,7 +276,7 @@ impl FrontEnd {
         Ok(())
     }
 
-    /// Sends the memory table.
+    /// Shares the memory: sends the memory table, anew if it did before, or adds a slot.
     ///
     /// # Errors
     /// A back end that refuses it.
@@ -271,7 +288,11 @@ impl FrontEnd {
             mmap_offset: 0,
             mmap_handle: self.file.as_raw_fd(),
         };
-        self.frontend.set_mem_table(&[region])?;
+        if self.slots {
+            self.frontend.clone().add_mem_region(&region)?;
+        } else {
+            self.frontend.set_mem_table(&[region])?;
+        }
         Ok(())
     }
 

@@ -254,7 +254,8 @@ impl ToGuest {
         self.taken = 0;
     }
 
-    /// Asks the guest to kick when it posts buffers; true if some came meanwhile.
+    /// Asks the guest to kick when it posts buffers; true if there are any. Of use only to one
+    /// who waits for room.
     pub fn arm(&mut self) -> bool {
         let Some(Started {
             ring: Ring::Split(ring),

@@ -1,0 +1,285 @@
+//! Bytes play a hostile driver: for a fuzzer, and for tests that replay its corpus.
+
+use std::sync::Arc;
+
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+use crate::memory::{GuestMemory, Mapping, RegionLayout};
+use crate::net::{NetHeader, feature};
+use crate::ring::{
+    BURST, FromGuest, MAX_FRAME, Ring, RingReport, RingState, SplitLayout, SplitRing, Started,
+    ToGuest,
+};
+
+/// Bytes of each of the two regions of the guest, which follow one another.
+const REGION: usize = 0x4000;
+/// Bytes before, between and behind the regions in the file; nobody may write there.
+const FENCE: usize = 0x1000;
+/// Guest address of the first region.
+const BASE: u64 = 0x10_0000;
+/// Address of the first region as the front end knows it.
+const USER: u64 = 0x7000_0000;
+/// What the fences hold.
+const UNTOUCHED: u8 = 0xA5;
+
+/// Where the rings of both queues are from the start of the first region.
+const RINGS: [[u64; 3]; 2] = [[0, 0x800, 0xa00], [0x1000, 0x1800, 0x1a00]];
+
+/// Reads values off the fuzzer's bytes.
+struct Script<'a>(&'a [u8]);
+
+impl Script<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (now, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*now)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.take::<1>().map(|[b]| b)
+    }
+
+    fn word(&mut self) -> Option<u16> {
+        self.take().map(u16::from_le_bytes)
+    }
+}
+
+struct Guest {
+    file: Mapping,
+    memory: Arc<GuestMemory>,
+    size: u16,
+    to_guest: ToGuest,
+    from_guest: FromGuest,
+    frame: Vec<u8>,
+}
+
+impl Guest {
+    fn new(size: u16, features: u64) -> std::io::Result<Self> {
+        let len = 2 * REGION + 3 * FENCE;
+        let fd = memfd_create("fuzz", MemfdFlags::CLOEXEC)?;
+        ftruncate(&fd, len as u64)?;
+        let file = Mapping::of_file(&fd, len)?;
+        for fence in 0..3 {
+            file.write(fence * (REGION + FENCE), &[UNTOUCHED; FENCE]);
+        }
+        let region = |i: u64| RegionLayout {
+            guest_address: BASE + i * REGION as u64,
+            user_address: USER + i * REGION as u64,
+            size: REGION as u64,
+            file_offset: FENCE as u64 + i * (REGION + FENCE) as u64,
+        };
+        let regions = vec![(region(0), fd.try_clone()?), (region(1), fd)];
+        let memory = Arc::new(GuestMemory::new(regions).map_err(std::io::Error::other)?);
+        let started = |queue: usize| {
+            let [desc, avail, used] = RINGS[queue].map(|at| USER + at);
+            let layout = SplitLayout::translate(&memory, size, desc, avail, used).ok()?;
+            let state = RingState::default();
+            Some(Started {
+                ring: Ring::Split(SplitRing::new(memory.clone(), layout, state, features)),
+                epoch: 1,
+                features,
+                enabled: true,
+                kick: None,
+                call: None,
+                error: None,
+            })
+        };
+        let mut to_guest = ToGuest::new(Arc::new(RingReport::default()), None);
+        let mut from_guest = FromGuest::new(Arc::new(RingReport::default()), None);
+        to_guest.install(started(0));
+        from_guest.install(started(1));
+        assert!(to_guest.is_running() && from_guest.is_running());
+        Ok(Self {
+            file,
+            memory,
+            size,
+            to_guest,
+            from_guest,
+            frame: vec![0; MAX_FRAME],
+        })
+    }
+
+    /// Offset in the file of an address relative to the guest's first one.
+    fn at(relative: usize) -> usize {
+        let relative = relative % (2 * REGION);
+        FENCE + relative + if relative >= REGION { FENCE } else { 0 }
+    }
+
+    fn write(&self, relative: usize, bytes: &[u8]) {
+        for (i, byte) in bytes.iter().enumerate() {
+            self.file.write(Self::at(relative + i), &[*byte]);
+        }
+    }
+
+    /// The guest's move: a descriptor, an entry of the available ring, an index, raw bytes.
+    fn driver(&self, queue: usize, what: u8, script: &mut Script<'_>) -> Option<()> {
+        let [desc, avail, _] = RINGS[queue].map(|at| at as usize);
+        match what % 4 {
+            0 => {
+                let (index, relative) = (script.byte()?, script.word()?);
+                let (len, flags, next) = (script.word()?, script.byte()?, script.byte()?);
+                // Now and then an address or a length far out.
+                let address =
+                    BASE + u64::from(relative) * if flags & 0x40 == 0 { 1 } else { 1 << 37 };
+                let len = u32::from(len) << if flags & 0x80 == 0 { 0 } else { 16 };
+                let mut bytes = [0; 16];
+                bytes[..8].copy_from_slice(&address.to_le_bytes());
+                bytes[8..12].copy_from_slice(&len.to_le_bytes());
+                bytes[12] = flags & 7;
+                bytes[14] = next;
+                self.write(desc + 16 * usize::from(index), &bytes);
+            }
+            1 => {
+                let index = self.file.load_u16(Self::at(avail + 2));
+                let place = avail + 4 + 2 * usize::from(index % self.size);
+                self.write(place, &[script.byte()?, 0]);
+                self.write(avail + 2, &index.wrapping_add(1).to_le_bytes());
+            }
+            2 => self.write(avail + 2, &script.word()?.to_le_bytes()),
+            _ => {
+                let relative = script.word()?;
+                self.write(usize::from(relative), &script.take::<8>()?);
+            }
+        }
+        Some(())
+    }
+
+    /// Our move, with what must hold of every burst.
+    fn device(&mut self, what: u8, script: &mut Script<'_>) -> Option<()> {
+        match what % 5 {
+            0 => {
+                let count = self.from_guest.fetch(usize::from(script.byte()?));
+                assert!(count <= BURST && count == self.from_guest.count());
+            }
+            1 => {
+                for frame in 0..self.from_guest.count() {
+                    let len = self.from_guest.frame_len(frame);
+                    assert!((1..=MAX_FRAME).contains(&len));
+                    assert_eq!(self.from_guest.read(frame, 0, &mut self.frame), len);
+                    let offset = usize::from(script.byte().unwrap_or(0));
+                    let rest = self.from_guest.read(frame, offset, &mut self.frame[..64]);
+                    assert_eq!(rest, len.saturating_sub(offset).min(64));
+                    let _ = self.from_guest.header(frame);
+                }
+            }
+            2 => {
+                self.from_guest.complete();
+                assert_eq!(self.from_guest.count(), 0);
+            }
+            3 => {
+                let lens = [script.byte()?.into(), script.word()?.into(), 64, 1500];
+                let reserved = self.to_guest.reserve(&lens);
+                assert!(reserved <= lens.len());
+                for (slot, len) in lens[..reserved].iter().enumerate() {
+                    let source = self.from_guest.count();
+                    if source > 0 {
+                        let from = &self.from_guest;
+                        let header = NetHeader::default();
+                        self.to_guest
+                            .fill_from(slot, header, &[7; 40], from, source - 1, 34);
+                    } else {
+                        let frame = &self.frame[..*len as usize];
+                        self.to_guest.fill(slot, NetHeader::default(), frame);
+                    }
+                }
+                self.to_guest.publish();
+            }
+            _ => {
+                self.from_guest.arm();
+                self.to_guest.arm();
+                self.from_guest.disarm();
+                self.to_guest.disarm();
+            }
+        }
+        Some(())
+    }
+}
+
+/// Lets `data` play a driver against both directions of a device-side split ring, with descriptors,
+/// indices and memory as it likes, changing while a burst is open.
+///
+/// # Panics
+/// If an invariant of the rings does not hold, or a byte outside the guest's regions was written.
+pub fn split_ring(data: &[u8]) {
+    let mut script = Script(data);
+    let Some([size, features]) = script.take() else {
+        return;
+    };
+    let bits = [
+        feature::EVENT_IDX,
+        feature::INDIRECT_DESC,
+        feature::MRG_RXBUF,
+        feature::VERSION_1,
+    ];
+    let features = (0..4)
+        .filter(|i| features >> i & 1 == 0)
+        .map(|i| bits[i])
+        .sum();
+    let Ok(mut guest) = Guest::new(1 << (size % 8), features) else {
+        return;
+    };
+    while let Some(step) = script.byte() {
+        let went = if step & 0x80 == 0 {
+            guest.driver(usize::from(step >> 6), step & 0x3f, &mut script)
+        } else {
+            guest.device(step & 0x7f, &mut script)
+        };
+        if went.is_none() {
+            break;
+        }
+    }
+    assert!(!guest.memory.is_broken());
+    let mut fence = [0; FENCE];
+    for at in 0..3 {
+        guest.file.read(at * (REGION + FENCE), &mut fence);
+        assert!(
+            fence.iter().all(|b| *b == UNTOUCHED),
+            "a write outside the guest's memory"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3000))]
+
+        #[test]
+        fn any_driver_is_survived(data in proptest::collection::vec(any::<u8>(), 0..600)) {
+            super::split_ring(&data);
+        }
+
+        /// Drivers that mostly make sense come further.
+        #[test]
+        fn plausible_driver_is_survived(
+            size in 0u8..8,
+            features in 0u8..16,
+            steps in proptest::collection::vec(
+                (0usize..2, any::<u8>(), any::<u16>(), any::<u16>(), any::<u8>(), any::<u8>()),
+                1..60,
+            ),
+        ) {
+            let mut script = vec![size, features];
+            for (queue, index, address, len, flags, next) in steps {
+                let queue = queue as u8;
+                let mask = (1 << size) - 1;
+                let direction = if queue == 0 { 2 } else { 0 };
+                let flags = if flags < 100 { direction } else { direction | flags & 5 };
+                script.extend([queue << 6, index & mask]);
+                script.extend((address & 0x3fff).to_le_bytes());
+                script.extend((len & 0x7ff).to_le_bytes());
+                script.extend([flags, next & mask]);
+                script.extend([queue << 6 | 1, index & mask]);
+                script.extend(match next % 4 {
+                    0 => vec![0x80, 64],
+                    1 => vec![0x80, 64, 0x81],
+                    2 => vec![0x82],
+                    _ => vec![0x83, index, len as u8, (len >> 8) as u8 & 7],
+                });
+            }
+            super::split_ring(&script);
+        }
+    }
+}
