@@ -44,7 +44,7 @@ impl Script<'_> {
     }
 }
 
-struct Guest {
+struct Duel {
     file: Mapping,
     memory: Arc<GuestMemory>,
     size: u16,
@@ -53,7 +53,7 @@ struct Guest {
     frame: Vec<u8>,
 }
 
-impl Guest {
+impl Duel {
     fn new(size: u16, features: u64) -> std::io::Result<Self> {
         let len = 2 * REGION + 3 * FENCE;
         let fd = memfd_create("fuzz", MemfdFlags::CLOEXEC)?;
@@ -215,23 +215,23 @@ pub fn split_ring(data: &[u8]) {
         .filter(|i| features >> i & 1 == 0)
         .map(|i| bits[i])
         .sum();
-    let Ok(mut guest) = Guest::new(1 << (size % 8), features) else {
+    let Ok(mut duel) = Duel::new(1 << (size % 8), features) else {
         return;
     };
     while let Some(step) = script.byte() {
         let went = if step & 0x80 == 0 {
-            guest.driver(usize::from(step >> 6), step & 0x3f, &mut script)
+            duel.driver(usize::from(step >> 6), step & 0x3f, &mut script)
         } else {
-            guest.device(step & 0x7f, &mut script)
+            duel.device(step & 0x7f, &mut script)
         };
         if went.is_none() {
             break;
         }
     }
-    assert!(!guest.memory.is_broken());
+    assert!(!duel.memory.is_broken());
     let mut fence = [0; FENCE];
     for at in 0..3 {
-        guest.file.read(at * (REGION + FENCE), &mut fence);
+        duel.file.read(at * (REGION + FENCE), &mut fence);
         assert!(
             fence.iter().all(|b| *b == UNTOUCHED),
             "a write outside the guest's memory"

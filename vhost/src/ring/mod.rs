@@ -11,6 +11,8 @@
 
 mod active;
 mod from_guest;
+#[cfg(test)]
+mod oracle;
 mod split;
 mod to_guest;
 
