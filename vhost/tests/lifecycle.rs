@@ -408,7 +408,11 @@ fn memory_slots_come_and_go_under_traffic() {
             mmap_handle: fd.as_raw_fd(),
         };
         messages.add_mem_region(&region).expect("adds");
-        messages.add_mem_region(&region).expect_err("twice");
+        let overlapping = VhostUserMemoryRegionInfo {
+            userspace_addr: region.userspace_addr + 2048,
+            ..region
+        };
+        messages.add_mem_region(&overlapping).expect_err("overlaps");
         ping(&mut pairs[0], &[60, 1500]);
         if slot % 2 == 0 {
             messages.remove_mem_region(&region).expect("removes");
