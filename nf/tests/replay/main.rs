@@ -20,7 +20,7 @@ use chainplane_dataplane::stats::Snapshot;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
-use frame::{ACK, Quirk, SYN};
+use frame::{ACK, Quirk, SYN, answer_to};
 use site::{Host, PORTS, Plan, hosts};
 use traffic::{ASKED, FLOWS, Op, Variation, op, spec};
 
@@ -37,7 +37,8 @@ struct Pair {
 
 impl Pair {
     fn new(seed: u64) -> Self {
-        let plan = Plan::new();
+        // Session tables that fill up, or some that the sweep takes long to go through.
+        let plan = Plan::new(seed.is_multiple_of(2));
         Self {
             // The smallest table there is, so that records are evicted, or one that holds them all.
             with: plan.sim(Some(if seed.is_multiple_of(3) { 256 } else { 8 }), seed),
@@ -71,7 +72,14 @@ impl Pair {
                 flow,
                 shift,
                 packets,
-            } => return self.connect(*flow, *shift, *packets),
+                meanwhile,
+                odd,
+            } => {
+                self.connect(*flow, *shift, *packets)?;
+                self.step(meanwhile)?;
+                self.run()?;
+                return self.go_on(*flow, *shift, *odd);
+            }
             Op::Complain {
                 port,
                 nth,
@@ -101,7 +109,7 @@ impl Pair {
 
     fn answer(&mut self, port: usize, nth: usize, flags: u8, payload: usize) {
         let seen = self.seen[port].get(nth);
-        let spec = seen.and_then(|frame| frame::answer_to(frame, flags, payload));
+        let spec = seen.and_then(|frame| answer_to(frame, flags, payload));
         if let Some((bytes, offload)) = spec.map(|spec| spec.build()) {
             self.inject(port, &bytes, offload);
         }
@@ -138,6 +146,34 @@ impl Pair {
             self.run()?;
         }
         Ok(())
+    }
+
+    /// A packet more, and an answer to what came out of that, both with something odd about them; then ordinary ones.
+    fn go_on(&mut self, flow: usize, shift: u16, odd: [Variation; 2]) -> Result<(), TestCaseError> {
+        let [out, back] = odd;
+        let ordinary = Variation {
+            flags: ACK,
+            payload: 3,
+            quirk: Quirk::None,
+            wrong_mac: false,
+            shift,
+        };
+        self.send(flow, Variation { shift, ..out });
+        self.send(flow, ordinary);
+        self.run()?;
+        let near = self.hosts[FLOWS[flow].0].port;
+        for port in (0..PORTS).filter(|port| *port != near) {
+            let seen = self.seen[port].first();
+            let answer = seen.and_then(|seen| answer_to(seen, back.flags, back.payload));
+            if let Some(mut spec) = answer {
+                spec.quirk = back.quirk;
+                spec.macs.1[5] ^= u8::from(back.wrong_mac);
+                let (bytes, offload) = spec.build();
+                self.inject(port, &bytes, offload);
+            }
+            self.answer(port, 0, ACK, 3);
+        }
+        self.run()
     }
 
     fn complain(&mut self, port: usize, nth: usize, kind: usize, keep: usize) {

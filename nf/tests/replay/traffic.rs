@@ -12,11 +12,15 @@ use crate::site::{Host, POOL, Plan, VIRTUAL};
 pub enum Op {
     /// A host sends a packet of one of the known flows, from a source port so much higher.
     Send { flow: usize, how: Variation },
-    /// A host opens a TCP connection, is answered if it gets through, and sends a few packets.
+    /// A host opens a connection, is answered if it gets through, and sends a few packets.
     Connect {
         flow: usize,
         shift: u16,
         packets: usize,
+        /// What happens then.
+        meanwhile: Box<Op>,
+        /// What it sends last, and how the answer to that comes back.
+        odd: [Variation; 2],
     },
     /// A host asks for the link-layer address of somebody on its wire.
     Ask { host: usize, address: usize },
@@ -89,6 +93,18 @@ fn payload() -> impl Strategy<Value = usize> {
     prop_oneof![12 => 0usize..60, 3 => 1300usize..1480, 1 => 1480usize..9000]
 }
 
+fn how() -> impl Strategy<Value = Variation> {
+    (shift(), flags(), payload(), quirk(), any::<u8>()).prop_map(
+        |(shift, flags, payload, quirk, odd)| Variation {
+            shift,
+            flags,
+            payload,
+            quirk,
+            wrong_mac: odd < 16,
+        },
+    )
+}
+
 /// Mostly a few ports, so that flows repeat; sometimes many, so that session tables fill.
 fn shift() -> impl Strategy<Value = u16> {
     prop_oneof![12 => Just(0u16), 6 => 0u16..400]
@@ -104,30 +120,37 @@ pub const ASKED: &[&str] = &[
     "10.0.1.12",
 ];
 
+/// What happens beside traffic.
+fn event() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        2 => prop_oneof![4 => 0u64..100, 2 => 900u64..70_000, 1 => Just(130_000), 1 => Just(8_000_000)].prop_map(|milliseconds| Op::Wait { milliseconds }),
+        1 => (0usize..4, 0u8..3, any::<bool>()).prop_map(|(host, mac, tells)| Op::Move { host, mac, tells }),
+        1 => (0usize..4, any::<u8>()).prop_map(|(host, odd)| Op::Silence { host, answers: odd > 80 }),
+        3 => (0usize..2, any::<u8>()).prop_map(|(index, odd)| Op::Backend { index, up: odd > 150 }),
+    ]
+}
+
 /// Any of the things that happen.
 pub fn op() -> impl Strategy<Value = Op> {
-    let how = (shift(), flags(), payload(), quirk(), any::<u8>()).prop_map(
-        |(shift, flags, payload, quirk, odd)| Variation {
+    let send = (0..FLOWS.len(), how()).prop_map(|(flow, how)| Op::Send { flow, how });
+    let connect = (0..FLOWS.len(), shift(), 0usize..6, event(), how(), how()).prop_map(
+        |(flow, shift, packets, meanwhile, out, back)| Op::Connect {
+            flow,
             shift,
-            flags,
-            payload,
-            quirk,
-            wrong_mac: odd < 8,
+            packets,
+            meanwhile: Box::new(meanwhile),
+            odd: [out, back],
         },
     );
-    let send = (0..FLOWS.len(), how).prop_map(|(flow, how)| Op::Send { flow, how });
     let seen = (0usize..3, 0usize..6);
     prop_oneof![
         24 => send,
-        6 => (0..FLOWS.len(), shift(), 0usize..6).prop_map(|(flow, shift, packets)| Op::Connect { flow, shift, packets }),
+        6 => connect,
         1 => (0usize..4, 0..ASKED.len()).prop_map(|(host, address)| Op::Ask { host, address }),
         10 => (seen.clone(), flags(), payload()).prop_map(|((port, nth), flags, payload)| Op::Answer { port, nth, flags, payload }),
         2 => (seen, 0usize..5, 20usize..120).prop_map(|((port, nth), kind, keep)| Op::Complain { port, nth, kind, keep }),
         1 => (0usize..3, proptest::collection::vec(any::<u8>(), 0..100)).prop_map(|(port, bytes)| Op::Garbage { port, bytes }),
-        2 => prop_oneof![4 => 0u64..100, 2 => 900u64..70_000, 1 => Just(130_000), 1 => Just(8_000_000)].prop_map(|milliseconds| Op::Wait { milliseconds }),
-        1 => (0usize..4, 0u8..3, any::<bool>()).prop_map(|(host, mac, tells)| Op::Move { host, mac, tells }),
-        1 => (0usize..4, any::<u8>()).prop_map(|(host, odd)| Op::Silence { host, answers: odd > 80 }),
-        1 => (0usize..3, any::<u8>()).prop_map(|(index, odd)| Op::Backend { index, up: odd > 100 }),
+        5 => event(),
         12 => Just(Op::Run),
     ]
 }
@@ -159,6 +182,11 @@ const ECHO: Transport = Transport::Echo {
     reply: false,
 };
 
+const REPLY: Transport = Transport::Echo {
+    id: 77,
+    reply: true,
+};
+
 /// Hosts by their places in [`crate::site::hosts`]. The clients are behind the gateway.
 const WEB1: usize = 0;
 const WEB2: usize = 1;
@@ -187,6 +215,7 @@ pub const FLOWS: &[Flow] = &[
     (WEB1, "10.0.1.11", "192.0.2.50", WEB_SIDE, tcp(50_000, 443)),
     (WEB1, "10.0.1.11", "192.0.2.50", WEB_SIDE, udp(5353, 53)),
     (WEB1, "10.0.1.11", "192.0.2.50", WEB_SIDE, ECHO),
+    (WEB1, "10.0.1.11", "192.0.2.50", WEB_SIDE, REPLY),
     (WEB1, "10.0.1.11", "203.0.113.2", WEB_SIDE, tcp(50_002, 2222)),
     (WEB1, "10.0.1.11", "192.0.2.7", WEB_SIDE, tcp(80, 40_000)),
     (WEB2, "10.0.1.12", "192.0.2.50", WEB_SIDE, tcp(50_000, 443)),
@@ -196,6 +225,8 @@ pub const FLOWS: &[Flow] = &[
     (DATA, "10.0.2.5", "10.0.1.11", DB_SIDE, tcp(6000, 22)),
     (DATA, "10.0.2.5", "10.0.1.12", DB_SIDE, udp(6000, 514)),
     (DATA, "10.0.2.5", "10.0.2.1", DB_SIDE, ECHO),
+    (DATA, "10.0.2.5", "10.0.2.1", DB_SIDE, REPLY),
+    (GATE, "192.0.2.9", "203.0.113.10", To::Virtual, REPLY),
     (DATA, "10.0.2.5", "10.0.1.99", DB_SIDE, ECHO),
     (DATA, "10.0.2.5", "172.16.0.1", DB_SIDE, udp(6000, 514)),
     (DATA, "fd00:2::5", "fd00:1::11", DB_SIDE, tcp(6000, 22)),

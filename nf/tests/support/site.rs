@@ -66,7 +66,7 @@ fn router() -> FunctionConfig {
     } }))
 }
 
-fn firewall() -> FunctionConfig {
+fn firewall(sessions: u32) -> FunctionConfig {
     config(json!({ "firewall": {
         "default": { "outbound": "allow", "inbound": "drop" },
         "rules": [
@@ -75,30 +75,32 @@ fn firewall() -> FunctionConfig {
             { "allow": "icmp", "direction": "inbound", "to": "203.0.113.10", "icmp-types": 8 },
             { "allow": "tcp", "direction": "inbound", "to": "203.0.113.2", "ports": [2222] },
         ],
-        "sessions": 24,
+        "sessions": sessions,
     } }))
 }
 
-fn nat() -> FunctionConfig {
+fn nat(sessions: u32) -> FunctionConfig {
     config(json!({ "nat": {
         "pool": "203.0.113.2",
         "inside": ["10.0.0.0/8"],
         "forwards": [{ "protocol": "tcp", "port": 2222, "to": "10.0.2.5:22" }],
-        "sessions": 10,
+        "sessions": sessions,
     } }))
 }
 
-fn balancer() -> load_balancer::Config {
+fn balancer(sessions: u32) -> load_balancer::Config {
     serde_json::from_value(json!({
         "address": "203.0.113.10:80/tcp",
         "backends": [{ "address": "10.0.1.11" }, { "address": "10.0.1.12", "port": 8080, "weight": 2 }],
-        "sessions": 3,
+        "sessions": sessions,
     }))
     .expect("a configuration")
 }
 
 impl Plan {
-    pub fn new() -> Self {
+    /// With session tables of a few entries, or of as many as the tests can need.
+    pub fn new(small: bool) -> Self {
+        let sessions = |few| if small { few } else { 1024 };
         let core = router();
         let Shape::Junction { interfaces, .. } = core.shape("core") else {
             panic!("a router is a junction");
@@ -123,9 +125,11 @@ impl Plan {
         };
         Self {
             core: compile(&core, &nowhere),
-            frontend: balancer().load_balancer(&site("frontend")).unwrap(),
-            egress: compile(&nat(), &site("egress")),
-            edge: compile(&firewall(), &site("edge")),
+            frontend: balancer(sessions(3))
+                .load_balancer(&site("frontend"))
+                .unwrap(),
+            egress: compile(&nat(sessions(10)), &site("egress")),
+            edge: compile(&firewall(sessions(24)), &site("edge")),
             macs: interfaces.iter().filter_map(|at| at.mac).collect(),
             interfaces: interfaces.into_iter().map(|at| at.name).collect(),
         }
