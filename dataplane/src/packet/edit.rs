@@ -262,6 +262,13 @@ impl Packet {
         }
     }
 
+    /// Whether the sender left the checksum of this transport header to be completed, rather than that of a packet
+    /// inside of it (a tunnel's).
+    #[inline]
+    pub fn has_partial_checksum(&self) -> bool {
+        self.offload().needs_checksum && self.offload().checksum_start == self.layers().l4
+    }
+
     #[inline]
     pub(crate) fn adjust_ip_checksum(&mut self, change: Sum) {
         let at = self.layers().l3 as usize + 10;
@@ -286,7 +293,7 @@ impl Packet {
         let at = layers.l4 as usize + offset;
         let field = u16::from_be_bytes(self.field(at));
         let addresses = if pseudo { addresses } else { Sum::default() };
-        if self.offload().needs_checksum {
+        if self.has_partial_checksum() {
             let sum = addresses.plus(field).folded();
             self.set_field(at, sum.to_be_bytes());
         } else if !(udp && field == 0) {

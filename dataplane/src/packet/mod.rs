@@ -4,6 +4,8 @@ mod checksum;
 mod edit;
 mod parse;
 mod pool;
+#[cfg(test)]
+mod tests;
 
 pub use checksum::{Pseudo, Sum, checksum, pseudo_header};
 pub use edit::Mac;

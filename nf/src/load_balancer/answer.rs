@@ -75,7 +75,7 @@ pub fn solicitation(packet: &mut Packet, address: IpAddr, mac: Mac) -> bool {
     if !asked || packet.ttl() != 255 || from == target || packet.mac_src().is_multicast() {
         return false;
     }
-    if !packet.offload().needs_checksum && icmpv6_sum(packet) != 0 {
+    if !packet.has_partial_checksum() && icmpv6_sum(packet) != 0 {
         return false;
     }
     // An asker without an address is testing whether this one is free: everybody is told (section 7.2.4).
@@ -173,7 +173,7 @@ fn set_echo_reply(packet: &mut Packet) {
         (128, 129)
     };
     write(packet, l4, &[new]);
-    if packet.offload().needs_checksum {
+    if packet.has_partial_checksum() {
         return;
     }
     let field = packet

@@ -110,7 +110,7 @@ pub fn rewrite(packet: &mut Packet, quote: &Quote, end: End, to: (IpAddr, u16)) 
         adjust(data, sum_at, change.addresses.plus(change.port.folded()));
     }
     let after = Sum::default().plus_bytes(&packet.data()[region]);
-    if !packet.offload().needs_checksum {
+    if !packet.has_partial_checksum() {
         let change = after.minus(before.folded());
         adjust(packet.data_mut(), l4 + 2, change);
     }
