@@ -11,6 +11,8 @@ mod paths;
 mod record;
 mod recorder;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use key::{FlowKey, key_of};
 pub use paths::{End, PathReader, Paths, Step};
