@@ -5,12 +5,6 @@
 //! backends are lost, and much of the traffic is wrong in some way. After each step every port must have sent the
 //! same frames in the same order, and every counter but those of the flow table itself must agree.
 
-#[path = "../support/frame.rs"]
-mod frame;
-#[path = "../support/site.rs"]
-mod site;
-mod traffic;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -20,9 +14,9 @@ use chainplane_dataplane::stats::Snapshot;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
-use frame::{ACK, Quirk, SYN, answer_to};
-use site::{Host, PORTS, Plan, hosts};
-use traffic::{ASKED, FLOWS, Op, Variation, op, spec};
+use crate::frame::{self, ACK, Quirk, SYN, answer_to};
+use crate::site::{Host, PORTS, Plan, hosts};
+use crate::traffic::{ASKED, FLOWS, Op, Variation, op, spec};
 
 /// Frames that a port has seen last, to answer or to complain about.
 const REMEMBERED: usize = 6;
