@@ -39,8 +39,8 @@ impl Net {
             for (port, out) in out.iter_mut().enumerate() {
                 for sent in self.sim.sent(port) {
                     let asked = self.hosts.iter().filter(|host| host.port == port);
-                    let answer = asked.filter_map(|host| host.neighbour_answer(&sent.bytes));
-                    match answer.last() {
+                    let mut answer = asked.filter_map(|host| host.neighbour_answer(&sent.bytes));
+                    match answer.next_back() {
                         Some(answer) => self.sim.inject(port, &answer),
                         None => out.push(sent.bytes),
                     }

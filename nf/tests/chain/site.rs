@@ -125,7 +125,7 @@ impl Plan {
         };
         Self {
             core: compile(&core, &nowhere),
-            frontend: balancer(sessions(3))
+            frontend: balancer(sessions(1))
                 .load_balancer(&site("frontend"))
                 .unwrap(),
             egress: compile(&nat(sessions(10)), &site("egress")),
