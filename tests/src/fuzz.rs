@@ -84,6 +84,11 @@ fn pieces(frame: &[u8], asked: Offload, pieces: &[Frame]) {
     });
 }
 
+/// Takes `bytes` as the moves of a guest that writes what it likes into its rings and memory.
+pub fn virtqueue(bytes: &[u8]) {
+    chainplane_vhost::fuzzing::split_ring(bytes);
+}
+
 /// Takes `bytes` as a configuration file, reads and checks it, and renders what is wrong with it.
 pub fn yaml(bytes: &[u8]) {
     chainplane::spec::fuzz_yaml(bytes);

@@ -35,3 +35,8 @@ fn yaml() {
 fn offload() {
     replay("offload", fuzz::offload);
 }
+
+#[test]
+fn virtqueue() {
+    replay("virtqueue", fuzz::virtqueue);
+}
