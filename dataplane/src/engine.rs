@@ -2,6 +2,8 @@
 
 use std::os::fd::RawFd;
 
+use arrayvec::ArrayVec;
+
 use crate::capture::Tap;
 use crate::counters::Counters;
 use crate::flow::{End, FlowKey, FlowTable, Paths, Record, Recorder, Stale, key_of};
@@ -205,30 +207,35 @@ impl Engine {
     /// Parses and looks up the whole batch first, so that the table's memory is near when it is used; then handles
     /// the packets one after the other, in order.
     fn forward(&mut self, ingress: u16, batch: &mut Batch, now: Time) {
-        let mut keys: [Option<(FlowKey, u64)>; BURST] = [None; BURST];
-        let mut valid: [Result<(), PortDrop>; BURST] = [Ok(()); BURST];
-        for ((packet, key), valid) in batch.iter_mut().zip(&mut keys).zip(&mut valid) {
-            *valid = parse(packet)
-                .map_err(PortDrop::from)
-                .and_then(|()| Ok(offload::check(packet)?));
-            if let (Ok(()), Some(flows)) = (&valid, &self.flows) {
-                *key = key_of(packet, ingress).map(|key| (key, flows.hash(&key)));
-                if let Some((_, hash)) = key {
-                    flows.prefetch(*hash);
-                }
-            }
-        }
+        let classified: ArrayVec<Classified, BURST> = batch
+            .iter_mut()
+            .map(|packet| self.classify(ingress, packet))
+            .collect();
         if let Some(flows) = &self.flows {
-            keys.iter()
-                .flatten()
-                .for_each(|(_, hash)| flows.prefetch_record(*hash));
-        }
-        for ((packet, key), valid) in batch.drain(..).zip(&keys).zip(&valid) {
-            match valid {
-                Err(reason) => self.ports[ingress as usize].tally.drop(*reason, 1),
-                Ok(()) => self.handle(ingress, packet, key.as_ref(), now),
+            for (_, hash) in classified.iter().flatten().flatten() {
+                flows.prefetch_record(*hash);
             }
         }
+        for (packet, class) in batch.drain(..).zip(&classified) {
+            match class {
+                Err(reason) => self.ports[ingress as usize].tally.drop(*reason, 1),
+                Ok(key) => self.handle(ingress, packet, key.as_ref(), now),
+            }
+        }
+    }
+
+    #[inline]
+    fn classify(&self, ingress: u16, packet: &mut Packet) -> Classified {
+        parse(packet).map_err(PortDrop::from)?;
+        offload::check(packet)?;
+        let Some(flows) = &self.flows else {
+            return Ok(None);
+        };
+        Ok(key_of(packet, ingress).map(|key| {
+            let hash = flows.hash(&key);
+            flows.prefetch(hash);
+            (key, hash)
+        }))
     }
 
     #[inline]
@@ -518,6 +525,9 @@ impl Engine {
         self.flows = table;
     }
 }
+
+/// A packet's key and hash if it may be replayed, or why it is dropped.
+type Classified = Result<Option<(FlowKey, u64)>, PortDrop>;
 
 enum Walked {
     Reached(u16, Packet),
