@@ -69,6 +69,7 @@ pub const GSO_ECN: u8 = 0x80;
 ///
 /// What a guest writes in it is hearsay: whoever uses an offset checks it against the frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct NetHeader {
     /// [`FLAG_NEEDS_CSUM`], [`FLAG_DATA_VALID`].
     pub flags: u8,

@@ -126,12 +126,12 @@ impl FromGuest {
     pub fn header(&self, frame: usize) -> NetHeader {
         let chain = self.active.chains[frame];
         let mut bytes = [0; NetHeader::LEN];
-        let segments = self.segments(chain);
-        if segments[0].len as usize >= NetHeader::LEN {
+        if chain.piece.len as usize >= NetHeader::LEN {
             // SAFETY: the piece has at least as many bytes, and its memory is mapped.
-            unsafe { copy::copy(segments[0].ptr, bytes.as_mut_ptr(), NetHeader::LEN) };
+            unsafe { copy::copy(chain.piece.ptr, bytes.as_mut_ptr(), NetHeader::LEN) };
         } else {
-            read(segments, 0, &mut bytes[..self.header as usize]);
+            let into = &mut bytes[..self.header as usize];
+            read(self.segments(chain), 0, into);
         }
         if (self.header as usize) < NetHeader::LEN {
             bytes[self.header as usize..].fill(0);
@@ -147,13 +147,12 @@ impl FromGuest {
             .saturating_sub(offset)
             .min(into.len());
         let start = self.header as usize + offset;
-        let segments = self.segments(chain);
-        if start + len <= segments[0].len as usize {
+        if start + len <= chain.piece.len as usize {
             // SAFETY: just checked against the piece's length; its memory is mapped, and `into`
             // is at least `len` long.
-            unsafe { copy::copy(segments[0].ptr.add(start), into.as_mut_ptr(), len) };
+            unsafe { copy::copy(chain.piece.ptr.add(start), into.as_mut_ptr(), len) };
         } else {
-            read(segments, start, &mut into[..len]);
+            read(self.segments(chain), start, &mut into[..len]);
         }
         len
     }

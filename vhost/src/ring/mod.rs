@@ -131,9 +131,18 @@ pub(crate) struct Segment {
     pub(crate) len: u32,
 }
 
+impl Segment {
+    pub(crate) const EMPTY: Self = Self {
+        ptr: std::ptr::null_mut(),
+        len: 0,
+    };
+}
+
 /// One descriptor chain after parsing.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Chain {
+    /// Its first piece, or an empty one: mostly the only one, and then all that is looked at.
+    pub(crate) piece: Segment,
     /// Index of its first descriptor, which the used entry names.
     pub(crate) head: u16,
     /// Number of its pieces in the burst's list.

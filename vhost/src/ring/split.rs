@@ -255,13 +255,13 @@ impl SplitRing {
                 };
             }
             let count = (segments.len() - first) as u16;
-            if let Some(segment) = segments.get(first) {
-                match direction {
-                    Direction::Readable => copy::prefetch_read(segment.ptr),
-                    Direction::Writable => copy::prefetch_write(segment.ptr),
-                }
+            let piece = segments.get(first).copied().unwrap_or(Segment::EMPTY);
+            match direction {
+                Direction::Readable => copy::prefetch_read(piece.ptr),
+                Direction::Writable => copy::prefetch_write(piece.ptr),
             }
             chains.push(Chain {
+                piece,
                 head,
                 count,
                 first: first as u32,

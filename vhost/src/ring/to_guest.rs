@@ -158,22 +158,21 @@ impl ToGuest {
             return false;
         }
         let frame = &frame[..frame.len().min(slot.len as usize)];
-        let segments = self.segments(slot);
+        let piece = self.active.chains[usize::from(slot.first)].piece;
         let header = NetHeader {
             num_buffers: slot.chains,
             ..header
         }
         .to_bytes();
         let header = &header[..self.header as usize];
-        if segments[0].len as usize >= header.len() + frame.len() {
-            let ptr = segments[0].ptr;
+        if piece.len as usize >= header.len() + frame.len() {
             // SAFETY: just checked against the piece's length; its memory is mapped.
             unsafe {
-                copy::copy(header.as_ptr(), ptr, header.len());
-                copy::copy(frame.as_ptr(), ptr.add(header.len()), frame.len());
+                copy::copy(header.as_ptr(), piece.ptr, header.len());
+                copy::copy(frame.as_ptr(), piece.ptr.add(header.len()), frame.len());
             }
         } else {
-            let mut cursor = Cursor::new(segments);
+            let mut cursor = Cursor::new(self.segments(slot));
             cursor.put_bytes(header);
             cursor.put_bytes(frame);
         }
