@@ -190,6 +190,9 @@ impl Tally {
 /// Packets that a function sent besides the one in hand: where they go on from.
 pub(crate) type Emitted = arrayvec::ArrayVec<(u16, Interface, Packet), 64>;
 
+/// Places that releases leave free, so that what a function creates in one go finds room when it is emitted.
+const FOR_CREATED: usize = 8;
+
 /// What a function may use while it handles a packet.
 pub struct Context<'a> {
     pub(crate) now: Time,
@@ -247,7 +250,7 @@ impl Context<'_> {
 
     /// Whether a held packet may be released or discarded now; otherwise try again at the next tick.
     pub fn can_release(&self) -> bool {
-        !self.emitted.is_full()
+        self.emitted.remaining_capacity() > FOR_CREATED
     }
 
     /// Sends a held packet on by one of the function's interfaces. Check [`Context::can_release`] before: without
@@ -256,9 +259,10 @@ impl Context<'_> {
     /// # Errors
     /// The packet, still held, when there is no room.
     pub fn release(&mut self, by: Interface, packet: Packet) -> Result<(), Packet> {
-        self.emitted
-            .try_push((self.function, by, packet))
-            .map_err(|full| full.element().2)?;
+        if !self.can_release() {
+            return Err(packet);
+        }
+        self.emitted.push((self.function, by, packet));
         self.tally.counters.add(cell::HELD, 1u64.wrapping_neg());
         Ok(())
     }
