@@ -3,9 +3,11 @@
 
 pub mod cli;
 pub mod control;
+pub mod demo;
 pub mod diagnostic;
 pub mod guest;
 mod ids;
 pub mod instance;
 pub mod plan;
 pub mod spec;
+pub mod table;

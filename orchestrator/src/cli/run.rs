@@ -1,4 +1,4 @@
-//! `chainplane run`: a configuration, from start to stop.
+//! `chainplane run` and `chainplane demo`: a configuration, from start to stop.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,14 +8,31 @@ use std::time::Duration;
 
 use super::{explain, fail, open, print};
 use crate::control::server::Server;
+use crate::demo::{self, Display};
+use crate::guest::Guests;
 use crate::instance::{Instance, StartError};
+use crate::spec::{self, Checked, Environment};
 
 /// How often the main thread looks for an end.
 const GLANCE: Duration = Duration::from_millis(50);
 
 /// Runs `file` until a signal, or until nothing can come in any more.
 pub fn run(file: &Path) -> Result<ExitCode, ExitCode> {
-    let checked = open(file)?;
+    start(&open(file)?)
+}
+
+/// Runs the demo.
+pub fn demo() -> Result<ExitCode, ExitCode> {
+    let file = Path::new(demo::FILE);
+    let checked = spec::check_text(demo::CONFIGURATION.to_owned(), file, &Environment::here());
+    let mut checked = checked.map_err(|report| explain(&report))?;
+    // Several users of one machine may try it at a time.
+    let socket = format!("demo-{}.sock", std::process::id());
+    checked.model.control.path.set_file_name(socket);
+    start(&checked)
+}
+
+fn start(checked: &Checked) -> Result<ExitCode, ExitCode> {
     let stop = super::stop_signal()?;
     let instance = Instance::start(checked.model.clone()).map_err(|error| match error {
         StartError::Plan(errors) => explain(&checked.explain(errors)),
@@ -29,25 +46,65 @@ pub fn run(file: &Path) -> Result<ExitCode, ExitCode> {
         instance.model().name,
         instance.model().control.path.display()
     ))?;
-    let broken = wait(&instance, &stop);
+    let mut guests = demo::attach(&instance).map_err(|error| fail(&error))?;
+    let mut display = Display::new(&instance.model().name, guests.is_some());
+    let broken = watch(&instance, &stop, guests.as_mut(), &mut display);
+    if let Some(guests) = &mut guests {
+        guests.stop();
+    }
     drop(server);
     let Some(mut instance) = Arc::into_inner(instance) else {
         return Err(fail("a client of the control socket did not let go"));
     };
     instance.stop();
-    match broken {
-        Some(worker) => Err(fail(&format!("worker {worker} met a defect and ended"))),
-        None => Ok(ExitCode::SUCCESS),
+    // A terminal that is gone takes no last table.
+    let _ = display.end(&instance, guests.as_ref());
+    match (broken, guests) {
+        (Some(worker), _) => Err(fail(&format!("worker {worker} met a defect and ended"))),
+        (None, Some(guests)) if guests.tasks() > 0 => conclude(&guests, &instance),
+        (None, _) => Ok(ExitCode::SUCCESS),
     }
 }
 
-/// Waits for the end; tells which worker broke, if one did.
-fn wait(instance: &Instance, stop: &AtomicBool) -> Option<usize> {
+/// Watches until the end; tells which worker broke, if one did.
+fn watch(
+    instance: &Instance,
+    stop: &AtomicBool,
+    mut guests: Option<&mut Guests>,
+    display: &mut Display,
+) -> Option<usize> {
+    let ends_with_tasks = demo::ends_with_tasks(instance.model());
     while !stop.load(Ordering::Acquire) && !instance.is_finished() {
         if let Some(worker) = instance.broken_worker() {
             return Some(worker);
         }
-        std::thread::sleep(GLANCE);
+        let told = if let Some(guests) = guests.as_deref_mut() {
+            let old = guests.results().len();
+            guests.wait(GLANCE);
+            old
+        } else {
+            std::thread::sleep(GLANCE);
+            0
+        };
+        let guests = guests.as_deref();
+        let done = guests.map_or(&[][..], |guests| &guests.results()[told..]);
+        // Packets go on when nobody reads what is shown any more.
+        let _ = display.show(instance, guests, done);
+        if ends_with_tasks && guests.is_some_and(Guests::are_done) {
+            break;
+        }
     }
     None
+}
+
+/// Says what was proved; exit code 0 if it was all.
+fn conclude(guests: &Guests, instance: &Instance) -> Result<ExitCode, ExitCode> {
+    let proofs = demo::proofs(guests, &instance.snapshots());
+    let lines: Vec<String> = proofs.iter().map(ToString::to_string).collect();
+    print(&format!("\n{}\n", lines.join("\n")))?;
+    if proofs.iter().all(|proof| proof.held) {
+        Ok(ExitCode::SUCCESS)
+    } else {
+        Err(ExitCode::FAILURE)
+    }
 }

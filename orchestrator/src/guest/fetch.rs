@@ -78,6 +78,7 @@ impl FetchJob {
                     let how = if late { "no answer" } else { "refused" };
                     result.note(format!("connection {}: {how}", self.begun));
                     result.unanswered += 1;
+                    result.refused += u32::from(!late);
                     socket.abort();
                     self.state = State::Idle;
                 }

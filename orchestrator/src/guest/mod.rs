@@ -7,6 +7,7 @@
 
 mod card;
 mod fetch;
+mod greeting;
 mod group;
 mod ping;
 mod protocol;

@@ -34,17 +34,10 @@ pub struct PingJob {
 
 impl PingJob {
     pub fn new<W: Wire>(stack: &mut Stack<W>, ping: Ping) -> Self {
-        let buffer = || {
-            let packets = vec![icmp::PacketMetadata::EMPTY; 8];
-            icmp::PacketBuffer::new(packets, vec![0; 1024])
-        };
-        let ident = stack.ephemeral_port();
-        let mut socket = icmp::Socket::new(buffer(), buffer());
-        // It fails for a bound socket only.
-        let _ = socket.bind(icmp::Endpoint::Ident(ident));
+        let (handle, ident) = socket(stack);
         Self {
             ping,
-            handle: stack.sockets.add(socket),
+            handle,
             ident,
             sent: 0,
             deadline: None,
@@ -67,8 +60,14 @@ impl PingJob {
             stack.sockets.remove(self.handle);
             return Step::Done;
         }
-        self.send(stack);
         self.sent += 1;
+        request(
+            stack,
+            self.handle,
+            self.ident,
+            self.sequence(),
+            self.ping.to,
+        );
         let patience = match self.ping.expect {
             Reached::Answered => PATIENCE,
             Reached::Unanswered => SHORT_PATIENCE,
@@ -82,34 +81,6 @@ impl PingJob {
         self.sent as u16
     }
 
-    fn send<W: Wire>(&self, stack: &mut Stack<W>) {
-        let (ident, seq_no) = (self.ident, self.sequence().wrapping_add(1));
-        let (data, sums) = (&PAYLOAD[..], ChecksumCapabilities::default());
-        let source = match self.ping.to {
-            IpAddr::V4(_) => Ipv6Addr::UNSPECIFIED,
-            IpAddr::V6(to) => stack.interface.get_source_address_ipv6(&to),
-        };
-        let socket = stack.sockets.get_mut::<icmp::Socket<'_>>(self.handle);
-        // The buffer holds several requests and one is sent at a time, so there is room.
-        let Ok(room) = socket.send(8 + PAYLOAD.len(), self.ping.to.into()) else {
-            return;
-        };
-        match self.ping.to {
-            IpAddr::V4(_) => Icmpv4Repr::EchoRequest {
-                ident,
-                seq_no,
-                data,
-            }
-            .emit(&mut Icmpv4Packet::new_unchecked(room), &sums),
-            IpAddr::V6(to) => Icmpv6Repr::EchoRequest {
-                ident,
-                seq_no,
-                data,
-            }
-            .emit(&source, &to, &mut Icmpv6Packet::new_unchecked(room), &sums),
-        }
-    }
-
     /// Whether the answer to the last round is there; late ones to earlier rounds are passed over.
     fn is_answered<W: Wire>(&self, stack: &mut Stack<W>) -> bool {
         let socket = stack.sockets.get_mut::<icmp::Socket<'_>>(self.handle);
@@ -121,6 +92,59 @@ impl PingJob {
             }
         }
         false
+    }
+}
+
+/// A socket for echo requests, and its identifier.
+pub(super) fn socket<W: Wire>(stack: &mut Stack<W>) -> (SocketHandle, u16) {
+    let buffer = || {
+        let packets = vec![icmp::PacketMetadata::EMPTY; 8];
+        icmp::PacketBuffer::new(packets, vec![0; 1024])
+    };
+    let ident = stack.ephemeral_port();
+    let mut socket = icmp::Socket::new(buffer(), buffer());
+    // It fails for a bound socket only.
+    let _ = socket.bind(icmp::Endpoint::Ident(ident));
+    (stack.sockets.add(socket), ident)
+}
+
+/// Sends an echo request.
+pub(super) fn request<W: Wire>(
+    stack: &mut Stack<W>,
+    handle: SocketHandle,
+    ident: u16,
+    seq_no: u16,
+    to: IpAddr,
+) {
+    let (data, sums) = (&PAYLOAD[..], ChecksumCapabilities::default());
+    let source = match to {
+        IpAddr::V4(_) => Ipv6Addr::UNSPECIFIED,
+        IpAddr::V6(to) => stack.interface.get_source_address_ipv6(&to),
+    };
+    let socket = stack.sockets.get_mut::<icmp::Socket<'_>>(handle);
+    // The buffer holds several requests and one is sent at a time; where it is full, none of them can leave.
+    let Ok(room) = socket.send(8 + PAYLOAD.len(), to.into()) else {
+        return;
+    };
+    match to {
+        IpAddr::V4(_) => {
+            let mut packet = Icmpv4Packet::new_unchecked(room);
+            Icmpv4Repr::EchoRequest {
+                ident,
+                seq_no,
+                data,
+            }
+            .emit(&mut packet, &sums);
+        }
+        IpAddr::V6(to) => {
+            let mut packet = Icmpv6Packet::new_unchecked(room);
+            Icmpv6Repr::EchoRequest {
+                ident,
+                seq_no,
+                data,
+            }
+            .emit(&source, &to, &mut packet, &sums);
+        }
     }
 }
 

@@ -25,6 +25,8 @@ pub struct TaskResult {
     pub answered: u32,
     /// Rounds that came to nothing: no answer, no connection.
     pub unanswered: u32,
+    /// Those of them that the other end refused, instead of saying nothing.
+    pub refused: u32,
     /// Connections that came about, but broke, or brought other bytes than the pattern.
     pub broken: u32,
     /// Answers by each server, by its name.
@@ -44,6 +46,7 @@ impl TaskResult {
             task: task.clone(),
             answered: 0,
             unanswered: 0,
+            refused: 0,
             broken: 0,
             servers: BTreeMap::new(),
             seen_as: BTreeMap::new(),
@@ -55,6 +58,11 @@ impl TaskResult {
     /// Whether its rounds came out as the configuration expects.
     pub fn met(&self) -> bool {
         self.shortfall().is_none()
+    }
+
+    /// Whether it was to come to nothing: something on the way denies it.
+    pub fn is_denial(&self) -> bool {
+        !expects_answers(&self.task)
     }
 
     /// What is not as the configuration expects.

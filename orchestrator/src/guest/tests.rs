@@ -55,7 +55,8 @@ impl Wire for End {
     }
 
     fn can_send(&mut self) -> bool {
-        self.to.lock().unwrap().len() < 16
+        // As many as the real card has room for.
+        self.to.lock().unwrap().len() < 1024
     }
 
     fn send(&mut self, frame: &[u8], checksum: Checksum) {
@@ -254,7 +255,8 @@ fn who_served_and_who_was_seen_must_be_as_expected() {
 fn lost_frames_are_sent_again() {
     let tasks = vec![Task::Fetch(fetch("10.0.0.2:80", 2, 200_000))];
     let pair = pair(tasks, true, |number, _| number % 50 != 0);
-    assert_eq!(pair.result().shortfall(), None);
+    let result = pair.result();
+    assert!(result.met(), "{result}");
 }
 
 #[test]
@@ -268,6 +270,7 @@ fn a_damaged_segment_does_not_pass_for_a_right_one() {
     for checksums in [false, true] {
         let tasks = vec![Task::Fetch(fetch("10.0.0.2:80", 2, 200_000))];
         let pair = pair(tasks, checksums, damage);
-        assert_eq!(pair.result().shortfall(), None);
+        let result = pair.result();
+        assert!(result.met(), "{result}");
     }
 }

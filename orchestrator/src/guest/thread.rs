@@ -1,6 +1,7 @@
 //! A guest's thread.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use chainplane_vhost::event::Event as Bell;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::os::fd::AsFd;
 
+use super::greeting::Greeting;
 use super::server::{Served, Server};
 use super::stack::Stack;
 use super::task::Tasks;
@@ -25,7 +26,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// What a guest tells of itself.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// Its card is connected, and it serves.
+    /// Its card is connected, its IPv6 gateways have answered or were waited for, and it serves.
     Up {
         /// Its name.
         guest: String,
@@ -137,21 +138,26 @@ fn run<W: Wire>(
     let mut stack = Stack::new(spec, wire);
     let mut server = Server::new(&mut stack, &spec.name, &spec.serve, served);
     let mut tasks = Tasks::new(&spec.name, &spec.tasks);
-    let guest = spec.name.clone();
-    // An owner that does not listen any more is about to stop the guest.
-    let _ = events.send(Event::Up { guest });
+    let mut greeting = Greeting::new(&mut stack, &spec.gateways);
+    let mut up = false;
     while !shared.stop.load(Ordering::Acquire) {
         stack.turn();
         server.step(&mut stack);
+        let greet = greeting.step(&mut stack);
+        if !up && greeting.is_over() {
+            up = true;
+            let guest = spec.name.clone();
+            // An owner that does not listen any more is about to stop the guest.
+            let _ = events.send(Event::Up { guest });
+        }
         let begun = shared.begin.load(Ordering::Acquire);
         let due = begun.then(|| {
             tasks.step(&mut stack, |result| {
                 let _ = events.send(Event::Task(Box::new(result)));
             })
         });
-        let due = due
-            .flatten()
-            .map(|due| due.saturating_duration_since(Instant::now()));
+        let due = [due.flatten(), greet].into_iter().flatten().min();
+        let due = due.map(|due| due.saturating_duration_since(Instant::now()));
         let patience = [due, stack.patience()].into_iter().flatten().min();
         let patience = patience.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
         if !patience.is_zero() && !stack.wire().arm() {

@@ -16,6 +16,10 @@ const FEATURES: u64 =
 /// Features by which checksums are left undone, in both directions.
 const CHECKSUMS: u64 = feature::CSUM | feature::GUEST_CSUM;
 
+/// Entries of each ring. More than the stack sends in a burst: it loses a fast retransmission that meets a full ring,
+/// and then waits for an answer that does not come.
+const QUEUE_SIZE: u16 = 1024;
+
 /// The card. Dropping it disconnects.
 pub struct VirtioCard {
     // Before the pair's memory goes, the other side lets go of it.
@@ -33,6 +37,7 @@ impl VirtioCard {
         let stream = UnixStream::connect(socket)?;
         let link = stream.try_clone()?;
         let mut config = FrontEndConfig::new(socket);
+        config.queue_size = QUEUE_SIZE;
         config.features = FEATURES | if checksums { CHECKSUMS } else { 0 };
         let (front_end, pairs) = FrontEnd::from_stream(config, stream)?;
         let none = || io::Error::other("a front end without queues");

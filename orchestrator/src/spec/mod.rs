@@ -75,7 +75,8 @@ pub fn parse(text: &str, path: &Path, environment: &Environment) -> Result<Model
     check_text(text.to_owned(), path, environment).map(|checked| checked.model)
 }
 
-fn check_text(
+/// As [`parse`], with all that is needed to explain errors that are found later.
+pub(crate) fn check_text(
     text: String,
     path: &Path,
     environment: &Environment,
