@@ -79,19 +79,15 @@ impl Display {
     /// # Errors
     /// When standard output can't be written to.
     pub fn end(&mut self, instance: &Instance, guests: Option<&Guests>) -> io::Result<()> {
+        // Nothing moves any more; what is left to show are the rates of the whole run.
+        let mut table = Table::default();
+        table.update(Totals::of(&instance.snapshots()), self.started.elapsed());
+        table.title = self.title(guests) + ", rates of the whole run";
         let Some(screen) = &mut self.screen else {
             return Ok(());
         };
-        // Nothing moves any more: the rates of the last moment would be a piece of one.
-        self.table
-            .update(Totals::of(&instance.snapshots()), Duration::ZERO);
-        let size = screen.size();
-        self.table.title = self.title(guests);
-        let lines = self.table.lines(size);
-        match &mut self.screen {
-            Some(screen) => screen.draw(&[], &lines),
-            None => Ok(()),
-        }
+        let lines = table.lines(screen.size());
+        screen.draw(&[], &lines)
     }
 
     fn title(&self, guests: Option<&Guests>) -> String {

@@ -116,13 +116,12 @@ fn denials(results: &[TaskResult], snapshots: &[Snapshot]) -> Option<Proof> {
         .iter()
         .map(|(place, reasons)| format!("{place}: {}", reasons.join(", ")))
         .collect();
-    let mut text = format!(
-        "denied {silent} times; {} packets dropped and counted",
-        number(dropped)
-    );
-    if !places.is_empty() {
-        let _ = write!(text, " ({})", places.join("; "));
-    }
+    let places = if places.is_empty() {
+        "nobody".to_owned()
+    } else {
+        places.join("; ")
+    };
+    let text = format!("{silent} denied in silence; dropped and counted by {places}");
     Some(proof(dropped >= u64::from(silent), text))
 }
 
@@ -141,4 +140,124 @@ fn conservation(snapshots: &[Snapshot]) -> Proof {
         number(totals.dropped())
     );
     proof(true, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use chainplane_dataplane::counters::Info;
+    use chainplane_dataplane::stats::{FunctionSnapshot, PortSnapshot};
+    use chainplane_nf::config::OneOrMany;
+
+    use super::*;
+    use crate::spec::file::{Expected, Fetch};
+
+    fn fetched(expect: Expected, answered: u32, unanswered: u32) -> TaskResult {
+        TaskResult {
+            guest: "desk".into(),
+            task: Task::Fetch(Fetch {
+                from: "10.0.0.2:80".parse().unwrap(),
+                count: 3,
+                bytes: 1,
+                interval_ms: 0,
+                expect,
+                served_by: OneOrMany(vec!["a".into(), "b".into()]),
+                seen_as: Some([203, 0, 113, 2].into()),
+            }),
+            answered,
+            unanswered,
+            refused: 0,
+            broken: 0,
+            servers: BTreeMap::new(),
+            seen_as: BTreeMap::new(),
+            trouble: None,
+            took: Duration::ZERO,
+        }
+    }
+
+    fn info(name: &'static str) -> Info {
+        Info { name, help: "" }
+    }
+
+    /// A port that got packets, and a firewall that may have dropped them.
+    fn snapshot(received: u64, dropped: u64) -> Snapshot {
+        let firewall = FunctionSnapshot {
+            name: "edge".into(),
+            kind: "firewall",
+            interfaces: Vec::new(),
+            created: dropped,
+            consumed: 0,
+            held: 0,
+            sessions: 0,
+            drops: vec![(info("denied"), dropped)],
+            counters: Vec::new(),
+            slots: Vec::new(),
+        };
+        let port = PortSnapshot {
+            name: "web".into(),
+            counters: vec![(info("rx-packets"), received)],
+            drops: Vec::new(),
+        };
+        Snapshot {
+            functions: vec![firewall],
+            ports: vec![port],
+            engine: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_server_must_have_served() {
+        let mut result = fetched(Expected::Answered, 3, 0);
+        result.servers.insert("a".into(), 3);
+        let one = servers(&result).unwrap();
+        assert_eq!(one.to_string(), "FAIL  10.0.0.2:80 was served by a 3, b 0");
+        result.servers.insert("b".into(), 1);
+        assert!(servers(&result).unwrap().held);
+    }
+
+    #[test]
+    fn no_address_but_the_one_may_be_seen() {
+        let mut result = fetched(Expected::Answered, 3, 0);
+        assert_eq!(
+            sights(&result).unwrap().to_string(),
+            "FAIL  10.0.0.2:80 saw desk as nobody"
+        );
+        result.seen_as.insert([203, 0, 113, 2].into(), 2);
+        assert!(sights(&result).unwrap().held);
+        result.seen_as.insert([10, 0, 0, 1].into(), 1);
+        assert!(!sights(&result).unwrap().held);
+    }
+
+    #[test]
+    fn denials_must_be_counted() {
+        let denied = [fetched(Expected::Denied, 0, 3)];
+        assert!(!denials(&denied, &[snapshot(0, 0)]).unwrap().held);
+        assert!(!denials(&denied, &[snapshot(0, 2)]).unwrap().held);
+        let counted = denials(&denied, &[snapshot(0, 4)]).unwrap();
+        assert_eq!(
+            counted.to_string(),
+            "ok    3 denied in silence; dropped and counted by edge: denied 4"
+        );
+        assert_eq!(
+            denials(&[fetched(Expected::Answered, 3, 0)], &[snapshot(0, 4)]),
+            None
+        );
+    }
+
+    #[test]
+    fn a_lost_packet_breaks_the_law() {
+        assert!(conservation(&[snapshot(0, 2)]).held);
+        let broken = conservation(&[snapshot(0, 2), snapshot(1, 0)]);
+        assert!(!broken.held && broken.text.contains("worker"), "{broken}");
+    }
+
+    #[test]
+    fn a_task_that_was_not_done_or_a_guest_that_failed_is_no_success() {
+        let mut result = fetched(Expected::Answered, 3, 0);
+        result.servers = [("a".into(), 1), ("b".into(), 2)].into();
+        assert!(tasks(1, std::slice::from_ref(&result), &[]).held);
+        assert!(!tasks(2, std::slice::from_ref(&result), &[]).held);
+        assert!(!tasks(1, &[result], &["guest web: gone".into()]).held);
+    }
 }

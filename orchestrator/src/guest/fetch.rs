@@ -30,6 +30,8 @@ pub struct FetchJob {
     state: State,
     /// When the state is given up.
     deadline: Instant,
+    /// When the next connection may begin.
+    next: Instant,
 }
 
 enum State {
@@ -55,6 +57,7 @@ impl FetchJob {
             begun: 0,
             state: State::Idle,
             deadline: Instant::now(),
+            next: Instant::now(),
         }
     }
 
@@ -104,6 +107,10 @@ impl FetchJob {
             stack.sockets.remove(self.handle);
             return Step::Done;
         }
+        if Instant::now() < self.next {
+            return Step::Until(self.next);
+        }
+        self.next = Instant::now() + Duration::from_millis(self.fetch.interval_ms.into());
         self.begun += 1;
         let port = stack.ephemeral_port();
         let socket = stack.sockets.get_mut::<tcp::Socket<'_>>(self.handle);

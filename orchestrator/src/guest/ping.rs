@@ -30,6 +30,8 @@ pub struct PingJob {
     sent: u32,
     /// When the last round ends without an answer.
     deadline: Option<Instant>,
+    /// When the next round may begin.
+    next: Instant,
 }
 
 impl PingJob {
@@ -41,6 +43,7 @@ impl PingJob {
             ident,
             sent: 0,
             deadline: None,
+            next: Instant::now(),
         }
     }
 
@@ -60,6 +63,10 @@ impl PingJob {
             stack.sockets.remove(self.handle);
             return Step::Done;
         }
+        if Instant::now() < self.next {
+            return Step::Until(self.next);
+        }
+        self.next = Instant::now() + Duration::from_millis(self.ping.interval_ms.into());
         self.sent += 1;
         request(
             stack,

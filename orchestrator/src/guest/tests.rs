@@ -115,7 +115,12 @@ fn spec(name: &str, addresses: &[&str], serve: &[u16], tasks: Vec<Task>) -> Gues
 
 fn ping(to: &str, count: u32, expect: Reached) -> Task {
     let to = to.parse().unwrap();
-    Task::Ping(Ping { to, count, expect })
+    Task::Ping(Ping {
+        to,
+        count,
+        interval_ms: 0,
+        expect,
+    })
 }
 
 fn fetch(from: &str, count: u32, bytes: u64) -> Fetch {
@@ -123,6 +128,7 @@ fn fetch(from: &str, count: u32, bytes: u64) -> Fetch {
         from: from.parse().unwrap(),
         count,
         bytes,
+        interval_ms: 0,
         expect: Expected::Answered,
         served_by: OneOrMany::default(),
         seen_as: None,
@@ -212,6 +218,30 @@ fn fetches_bring_every_byte_with_and_without_checksum_offload() {
         pair.server.stop();
         let served = pair.server.served();
         assert_eq!((served.requests(), served.bytes()), (6, 1_800_000));
+    }
+}
+
+#[test]
+fn rounds_keep_their_interval() {
+    let slow = Task::Ping(Ping {
+        to: "10.0.0.2".parse().unwrap(),
+        count: 3,
+        interval_ms: 30,
+        expect: Reached::Answered,
+    });
+    let slow_too = Task::Fetch(Fetch {
+        interval_ms: 30,
+        ..fetch("10.0.0.2:80", 3, 10)
+    });
+    let pair = pair(vec![slow, slow_too], false, whole);
+    for _ in 0..2 {
+        let result = pair.result();
+        assert_eq!((result.answered, result.shortfall()), (3, None));
+        assert!(
+            result.took >= Duration::from_millis(60),
+            "{:?}",
+            result.took
+        );
     }
 }
 

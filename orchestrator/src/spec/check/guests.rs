@@ -72,12 +72,16 @@ fn served(checker: &mut Checker<'_>, guest: &EmbeddedGuest, at: &YamlPath) {
 }
 
 fn one_task(checker: &mut Checker<'_>, guest: &EmbeddedGuest, task: &Task, at: &YamlPath) {
-    let (kind, whom, target, count) = match task {
-        Task::Ping(ping) => ("ping", "to", ping.to, ping.count),
-        Task::Fetch(fetch) => ("fetch", "from", fetch.from.ip(), fetch.count),
+    let (kind, whom, target, count, interval) = match task {
+        Task::Ping(ping) => ("ping", "to", ping.to, ping.count, ping.interval_ms),
+        Task::Fetch(fetch) => {
+            let (from, count) = (fetch.from.ip(), fetch.count);
+            ("fetch", "from", from, count, fetch.interval_ms)
+        }
     };
     let at = join(at, kind);
     checker.range(join(&at, "count"), count, COUNT);
+    checker.range(join(&at, "interval-ms"), interval, 0..=60_000);
     if let Task::Fetch(fetch) = task {
         checker.range(join(&at, "bytes"), fetch.bytes, 1..=1 << 30);
         if fetch.from.port() == 0 {

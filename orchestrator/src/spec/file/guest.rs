@@ -89,6 +89,11 @@ pub struct Ping {
     #[serde(default = "thrice")]
     #[schemars(range(min = 1, max = 100_000))]
     pub count: u32,
+    /// Milliseconds from the start of one to the start of the next, at least; one follows the other
+    /// without it.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 60_000))]
+    pub interval_ms: u32,
     /// What should become of them.
     #[serde(default)]
     pub expect: Reached,
@@ -109,6 +114,11 @@ pub struct Fetch {
     #[serde(default = "one_kib")]
     #[schemars(range(min = 1, max = 1_073_741_824))]
     pub bytes: u64,
+    /// Milliseconds from the start of one to the start of the next, at least; one follows the other
+    /// without it.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 60_000))]
+    pub interval_ms: u32,
     /// What should become of them.
     #[serde(default)]
     pub expect: Expected,
