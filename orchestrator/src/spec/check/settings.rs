@@ -33,12 +33,15 @@ pub fn online_cores() -> Vec<u32> {
 
 /// `/run/chainplane` for root, else the user's run-time directory or the temporary one.
 pub fn socket_directory() -> PathBuf {
-    let base = if rustix::process::geteuid().is_root() {
-        PathBuf::from("/run")
-    } else {
-        env::var_os("XDG_RUNTIME_DIR").map_or_else(env::temp_dir, PathBuf::from)
-    };
-    base.join("chainplane")
+    let user = rustix::process::geteuid();
+    if user.is_root() {
+        return "/run/chainplane".into();
+    }
+    match env::var_os("XDG_RUNTIME_DIR") {
+        Some(own) => PathBuf::from(own).join("chainplane"),
+        // A directory that all users share: each has one of its own there.
+        None => env::temp_dir().join(format!("chainplane-{}", user.as_raw())),
+    }
 }
 
 /// One worker per core; one that the kernel places where the file names none.

@@ -46,7 +46,8 @@ pub struct Workers {
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Control {
     /// Its path. Default: `chainplane/NAME.sock`, NAME being the file's name without extension,
-    /// in `/run` for root, else in `$XDG_RUNTIME_DIR` or the temporary directory.
+    /// in `/run` for root, else in `$XDG_RUNTIME_DIR`; without that, `chainplane-UID/NAME.sock` in the
+    /// temporary directory.
     pub socket: Option<PathBuf>,
     /// Its owner, a user's name or number.
     pub owner: Option<String>,
