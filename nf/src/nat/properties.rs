@@ -194,7 +194,9 @@ impl Pair {
             &frame(known.protocol, known.far.1, known.far.0, flags),
         );
         assert_eq!(came, Some((known.ports[0], (known.near.1, known.near.0))));
-        self.known[index].saw(flags, false);
+        // A host that speaks to itself by its own outside port answers with what looks like its question.
+        let question = (known.far.1, known.far.0) == known.near;
+        self.known[index].saw(flags, question);
     }
 
     fn stray(&mut self, index: usize, peer: Endpoint) {
