@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{explain, fail, open, print};
 use crate::control::server::Server;
@@ -15,6 +15,8 @@ use crate::spec::{self, Checked, Environment};
 
 /// How often the main thread looks for an end.
 const GLANCE: Duration = Duration::from_millis(50);
+/// How long clients of the control socket may hold up the end: longer than any answer may take.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Runs `file` until a signal, or until nothing can come in any more.
 pub fn run(file: &Path) -> Result<ExitCode, ExitCode> {
@@ -53,9 +55,7 @@ fn start(checked: &Checked) -> Result<ExitCode, ExitCode> {
         guests.stop();
     }
     drop(server);
-    let Some(mut instance) = Arc::into_inner(instance) else {
-        return Err(fail("a client of the control socket did not let go"));
-    };
+    let mut instance = reclaim(instance)?;
     instance.stop();
     // A terminal that is gone takes no last table.
     let _ = display.end(&instance, guests.as_ref());
@@ -63,6 +63,21 @@ fn start(checked: &Checked) -> Result<ExitCode, ExitCode> {
         (Some(worker), _) => Err(fail(&format!("worker {worker} met a defect and ended"))),
         (None, Some(guests)) if guests.tasks() > 0 => conclude(&guests, &instance),
         (None, _) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Takes the instance back from clients of the control socket that are being answered.
+fn reclaim(mut instance: Arc<Instance>) -> Result<Instance, ExitCode> {
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        instance = match Arc::try_unwrap(instance) {
+            Ok(only) => return Ok(only),
+            Err(_) if Instant::now() > patience => {
+                return Err(fail("a client of the control socket did not let go"));
+            }
+            Err(shared) => shared,
+        };
+        std::thread::sleep(GLANCE);
     }
 }
 
