@@ -217,3 +217,14 @@ fn write_ttl(packet: &mut Packet, at: usize, count: u8) {
         *ttl = ttl.wrapping_sub(count);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every line of a record is a cache miss when there are many flows: growth should be noticed.
+    #[test]
+    fn size_is_watched() {
+        assert_eq!(size_of::<Record>(), 256);
+    }
+}
