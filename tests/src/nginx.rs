@@ -27,10 +27,11 @@ impl Nginx {
             .flat_map(|word| (word as u32).to_be_bytes())
             .collect();
         fs::write(files.path("large"), large)?;
+        // One process only: workers would outlive a master that is killed.
         fs::write(
             files.path("conf"),
             format!(
-                "user root; worker_processes 1; daemon off; pid {root}/pid; error_log stderr;\n\
+                "user root; master_process off; daemon off; pid {root}/pid; error_log stderr;\n\
                  events {{ worker_connections 64; }}\n\
                  http {{\n\
                    access_log off; sendfile on; client_body_temp_path {root}/body;\n\
