@@ -7,8 +7,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use crate::memory::{GuestMemory, Mapping, RegionLayout};
 use crate::net::{NetHeader, feature};
 use crate::ring::{
-    BURST, FromGuest, MAX_FRAME, Ring, RingReport, RingState, SplitLayout, SplitRing, Started,
-    ToGuest,
+    Areas, BURST, Direction, FromGuest, MAX_FRAME, Ring, RingReport, Started, ToGuest,
 };
 
 /// Bytes of each of the two regions of the guest, which follow one another.
@@ -71,11 +70,15 @@ impl Duel {
         let regions = vec![(region(0), fd.try_clone()?), (region(1), fd)];
         let memory = Arc::new(GuestMemory::new(regions).map_err(std::io::Error::other)?);
         let started = |queue: usize| {
-            let [desc, avail, used] = RINGS[queue].map(|at| USER + at);
-            let layout = SplitLayout::translate(&memory, size, desc, avail, used).ok()?;
-            let state = RingState::default();
+            let [desc, driver, device] = RINGS[queue].map(|at| USER + at);
+            let areas = Areas {
+                desc,
+                driver,
+                device,
+            };
+            let direction = [Direction::Writable, Direction::Readable][queue];
             Some(Started {
-                ring: Ring::Split(SplitRing::new(memory.clone(), layout, state, features)),
+                ring: Ring::open(&memory, size, areas, direction, features).ok()?,
                 epoch: 1,
                 features,
                 enabled: true,

@@ -4,7 +4,7 @@
 //! | module | what it is | unsafe |
 //! | --- | --- | --- |
 //! | [`backend`] | a device: socket, control thread, protocol, the worker's [`QueuePair`](backend::QueuePair) | none |
-//! | [`ring`] | virtqueues from the device's side, in bursts | `split.rs`, `active.rs`, `from_guest.rs`, `to_guest.rs` |
+//! | [`ring`] | virtqueues from the device's side, in bursts | `split.rs`, `buffers.rs`, `from_guest.rs`, `to_guest.rs` |
 //! | [`driver`] | a front end with memory and virtqueues of its own: tests, embedded guests, measurements | none |
 //! | [`memory`] | guest memory: mapping, checks, translation | `memory.rs` |
 //! | [`net`] | virtio-net header and feature bits | none |

@@ -17,26 +17,18 @@ use super::Shared;
 use crate::event::Event;
 use crate::memory::{GuestMemory, MAX_REGIONS, RegionLayout};
 use crate::net::feature;
-use crate::ring::{MAX_QUEUE_SIZE, Ring, RingState, SplitLayout, SplitRing, Started};
+use crate::ring::{Areas, Direction, MAX_QUEUE_SIZE, Ring, Started};
 
 /// How long a worker may take to its next poll boundary before we go on without it.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The same for a worker that has failed to come before.
 const SHORT_PATIENCE: Duration = Duration::from_millis(20);
 
-/// Addresses of a ring's parts in the front end's process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Addresses {
-    desc: u64,
-    avail: u64,
-    used: u64,
-}
-
 /// A queue as the front end describes it.
 #[derive(Debug, Default)]
 struct Queue {
     size: u16,
-    addresses: Option<Addresses>,
+    areas: Option<Areas>,
     base: u16,
     /// A kick was set, with or without an fd: the queue is started as soon as it can be.
     kicked: bool,
@@ -131,34 +123,23 @@ impl Session {
     /// Builds what the worker needs for one queue, if it can run.
     fn started(&mut self, index: usize) -> std::result::Result<Option<Started>, &'static str> {
         let queue = &mut self.queues[index];
-        let (Some(memory), Some(at)) = (&self.memory, queue.addresses) else {
+        let (Some(memory), Some(areas)) = (&self.memory, queue.areas) else {
             return Ok(None);
         };
         if !queue.kicked || queue.size == 0 {
             return Ok(None);
         }
-        let layout = SplitLayout::translate(memory, queue.size, at.desc, at.avail, at.used)?;
-        let mut state = RingState {
-            next_avail: queue.base,
-            next_used: queue.base,
-        };
+        let direction = [Direction::Writable, Direction::Readable][index % 2];
+        let ring = Ring::open(memory, queue.size, areas, direction, self.features)?;
         if queue.epoch == 0 {
             self.epochs += 1;
             queue.epoch = self.epochs;
-            // Chains are given back in order, so the used index tells where a back end before us
-            // stopped, even if the front end could not be told.
-            let used = layout.used_index();
-            state = RingState {
-                next_avail: used,
-                next_used: used,
-            };
             self.shared.pairs[index / 2]
                 .report(index % 2)
-                .set_stopped(state);
+                .set_stopped(ring.state());
         }
-        let ring = SplitRing::new(memory.clone(), layout, state, self.features);
         Ok(Some(Started {
-            ring: Ring::Split(ring),
+            ring,
             epoch: queue.epoch,
             features: self.features,
             enabled: queue.enabled || self.features & feature::PROTOCOL_FEATURES == 0,
@@ -323,9 +304,13 @@ impl VhostUserBackendReqHandlerMut for Session {
             return unsupported("logging of the used ring");
         }
         let queue = self.queue(index)?;
-        let addresses = Some(Addresses { desc, avail, used });
-        if queue.addresses != addresses {
-            queue.addresses = addresses;
+        let areas = Some(Areas {
+            desc,
+            driver: avail,
+            device: used,
+        });
+        if queue.areas != areas {
+            queue.areas = areas;
             self.refresh_queue(index)?;
         }
         Ok(())

@@ -4,10 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use super::split::MAX_SEGMENTS;
-use super::{
-    BURST, Chain, Direction, MAX_CHAIN, Ring, RingCounters, RingError, RingState, Segment,
-};
+use super::{Burst, Ring, RingCounters, RingError, RingState};
 use crate::event::Event;
 use crate::sigbus;
 
@@ -98,7 +95,6 @@ pub(crate) struct Started {
 /// The direction-independent half of a queue.
 #[derive(Debug)]
 pub(crate) struct Active {
-    direction: Direction,
     started: Option<Started>,
     report: Arc<RingReport>,
     broken: bool,
@@ -106,29 +102,19 @@ pub(crate) struct Active {
     alarm: Option<Arc<Event>>,
     faults: usize,
     pub(crate) counters: RingCounters,
-    pub(crate) chains: Vec<Chain>,
-    pub(crate) segments: Vec<Segment>,
+    pub(crate) burst: Burst,
 }
 
-// SAFETY: the pieces point into memory that the started ring keeps mapped, and go with it.
-unsafe impl Send for Active {}
-
 impl Active {
-    pub(crate) fn new(
-        direction: Direction,
-        report: Arc<RingReport>,
-        alarm: Option<Arc<Event>>,
-    ) -> Self {
+    pub(crate) fn new(report: Arc<RingReport>, alarm: Option<Arc<Event>>) -> Self {
         Self {
-            direction,
             started: None,
             report,
             broken: false,
             alarm,
             faults: 0,
             counters: RingCounters::default(),
-            chains: Vec::with_capacity(MAX_CHAIN + BURST),
-            segments: Vec::with_capacity(2 * MAX_SEGMENTS),
+            burst: Burst::new(),
         }
     }
 
@@ -157,26 +143,14 @@ impl Active {
     pub(crate) fn install(&mut self, next: Option<Started>) -> Option<Started> {
         self.forget();
         let before = self.started.take();
-        if let Some(Started {
-            ring: Ring::Split(ring),
-            ..
-        }) = &before
-        {
-            self.report.set_stopped(ring.state());
+        if let Some(before) = &before {
+            self.report.set_stopped(before.ring.state());
         }
         self.started = next.map(|mut next| {
             match &before {
-                Some(Started {
-                    ring: Ring::Split(old),
-                    epoch,
-                    ..
-                }) if *epoch == next.epoch => {
-                    let Ring::Split(new) = &mut next.ring;
-                    new.resume(old);
-                }
+                Some(before) if before.epoch == next.epoch => next.ring.resume(&before.ring),
                 _ => {
-                    let Ring::Split(ring) = &mut next.ring;
-                    ring.disarm();
+                    next.ring.disarm();
                     self.broken = false;
                     self.report.mend();
                 }
@@ -192,97 +166,88 @@ impl Active {
 
     /// Forgets the burst.
     pub(crate) fn forget(&mut self) {
-        self.chains.clear();
-        self.segments.clear();
+        self.burst.clear();
     }
 
-    /// Chains that wait in the ring.
+    /// Looks whether chains wait in the ring.
     #[inline]
-    pub(crate) fn pending(&mut self) -> u16 {
+    pub(crate) fn look(&mut self) -> bool {
         let faults = sigbus::faults();
-        let Some(Started {
-            ring: Ring::Split(ring),
-            ..
-        }) = self.ready()
-        else {
-            return 0;
+        let Some(started) = self.ready() else {
+            return false;
         };
-        match ring.pending() {
-            Ok(pending) if faults == self.faults => pending,
-            Ok(pending) => self.look_for_faults(faults, pending),
+        match started.ring.look() {
+            Ok(some) if faults == self.faults => some,
+            Ok(some) => self.look_for_faults(faults) && some,
             Err(error) => self.fail(error),
         }
     }
 
-    /// Somebody's memory was truncated since this ring last looked.
+    /// Somebody's memory was truncated since this ring last looked; true if it was another's.
     #[cold]
-    fn look_for_faults(&mut self, faults: usize, pending: u16) -> u16 {
+    fn look_for_faults(&mut self, faults: usize) -> bool {
         self.faults = faults;
-        let Some(Started {
-            ring: Ring::Split(ring),
-            ..
-        }) = &self.started
-        else {
-            return 0;
-        };
-        if ring.memory().is_broken() {
-            self.fail(RingError::MemoryTruncated)
-        } else {
-            pending
-        }
-    }
-
-    /// Parses up to `count` chains after the `skip` first into the burst; tells whether it went
-    /// well.
-    #[inline]
-    pub(crate) fn parse(&mut self, skip: u16, count: u16) -> bool {
-        let Some(started) = &mut self.started else {
+        let Some(started) = &self.started else {
             return false;
         };
-        let Ring::Split(ring) = &mut started.ring;
-        let parsed = ring.parse(
-            skip,
-            count,
-            self.direction,
-            &mut self.chains,
-            &mut self.segments,
-        );
-        if let Err(error) = parsed {
-            self.fail(error);
-            return false;
+        if started.ring.memory().is_broken() {
+            return self.fail(RingError::MemoryTruncated);
         }
         true
     }
 
-    /// Publishes `count` used entries that were put, and notifies the driver if it wants that.
+    /// Parses up to `count` chains more into the burst; tells whether it went well.
     #[inline]
-    pub(crate) fn publish(&mut self, count: u16) {
-        if count > 0
-            && let Some(started) = &mut self.started
-        {
-            let Ring::Split(ring) = &mut started.ring;
-            if ring.publish(count)
-                && let Some(call) = &started.call
-            {
-                call.signal();
-                self.counters.notifications += 1;
-            }
+    pub(crate) fn parse(&mut self, count: usize) -> bool {
+        let Some(started) = &mut self.started else {
+            return false;
+        };
+        if let Err(error) = started.ring.parse(count, &mut self.burst) {
+            return self.fail(error);
         }
-        self.report.publish(&self.counters);
+        true
     }
 
-    /// Stops the ring until the front end starts it anew.
+    /// Gives the burst's first `count` chains back, notifies the driver if it wants that, and ends
+    /// the burst.
+    #[inline]
+    pub(crate) fn publish(&mut self, count: usize) {
+        if count > 0
+            && !self.broken
+            && let Some(started) = &mut self.started
+            && started.ring.publish(&self.burst.taken()[..count])
+            && let Some(call) = &started.call
+        {
+            call.signal();
+            self.counters.notifications += 1;
+        }
+        self.report.publish(&self.counters);
+        self.forget();
+    }
+
+    /// Asks the driver to kick; true if there is work, so that one must not sleep yet. A ring that
+    /// does not run never keeps anybody awake.
+    pub(crate) fn arm(&mut self) -> bool {
+        self.ready().is_some_and(|started| started.ring.arm())
+    }
+
+    /// Tells the driver that it need not kick.
+    pub(crate) fn disarm(&mut self) {
+        if let Some(started) = self.ready() {
+            started.ring.disarm();
+        }
+    }
+
+    /// Stops the ring until the front end starts it anew; false.
     #[cold]
-    fn fail(&mut self, error: RingError) -> u16 {
+    fn fail(&mut self, error: RingError) -> bool {
         self.forget();
         self.broken = true;
         // A truncated file reads as zeroes, which look like any other nonsense.
-        let truncated = self.started.as_ref().is_some_and(
-            |Started {
-                 ring: Ring::Split(ring),
-                 ..
-             }| ring.memory().is_broken(),
-        );
+        let truncated = self
+            .started
+            .as_ref()
+            .is_some_and(|started| started.ring.memory().is_broken());
         let error = if truncated {
             RingError::MemoryTruncated
         } else {
@@ -298,7 +263,7 @@ impl Active {
         for event in [front_end, self.alarm.as_ref()].into_iter().flatten() {
             event.signal();
         }
-        0
+        false
     }
 }
 

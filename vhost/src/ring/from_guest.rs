@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::active::{Active, RingReport, Started};
-use super::{BURST, Chain, Direction, MAX_FRAME, Ring, RingCounters, Segment};
+use super::{BURST, Chain, MAX_FRAME, RingCounters, Segment};
 use crate::copy;
 use crate::event::Event;
 use crate::net::NetHeader;
@@ -17,16 +17,13 @@ pub struct FromGuest {
     active: Active,
     /// Bytes of the virtio-net header.
     header: u32,
-    /// Chains of the burst that hold no frame but must be given back.
-    rejected: Vec<u16>,
 }
 
 impl FromGuest {
     pub(crate) fn new(report: Arc<RingReport>, alarm: Option<Arc<Event>>) -> Self {
         Self {
-            active: Active::new(Direction::Readable, report, alarm),
+            active: Active::new(report, alarm),
             header: NetHeader::LEN as u32,
-            rejected: Vec::with_capacity(BURST),
         }
     }
 
@@ -35,7 +32,6 @@ impl FromGuest {
         if let Some(next) = &next {
             self.header = NetHeader::len_for(next.features) as u32;
         }
-        self.rejected.clear();
         self.active.install(next)
     }
 
@@ -56,42 +52,33 @@ impl FromGuest {
     #[inline]
     pub fn fetch(&mut self, max: usize) -> usize {
         self.complete();
-        let pending = self.active.pending();
-        let count = usize::from(pending).min(max).min(BURST);
-        if count == 0 || !self.active.parse(0, count as u16) {
+        let count = max.min(BURST);
+        if count == 0 || !self.active.look() || !self.active.parse(count) {
             return 0;
         }
         let limits = self.header + 1..=self.header + MAX_FRAME as u32;
         let enabled = self.active.started().is_some_and(|s| s.enabled);
-        if !enabled
-            || self
-                .active
-                .chains
-                .iter()
-                .any(|c| !limits.contains(&c.total))
-        {
+        let chains = &mut self.active.burst.chains;
+        if !enabled || chains.iter().any(|c| !limits.contains(&c.total)) {
             self.reject(enabled);
         }
-        for chain in &mut self.active.chains {
+        for chain in &mut self.active.burst.chains {
             chain.total -= self.header;
         }
-        if self.active.chains.is_empty() {
+        if self.active.burst.chains.is_empty() {
             self.complete();
         }
-        self.active.chains.len()
+        self.active.burst.chains.len()
     }
 
-    /// Sorts out the chains that hold no frame, or all while the queue is disabled.
+    /// Sorts out the chains that hold no frame, or all while the queue is disabled. They are given
+    /// back with the others, in their order.
     #[cold]
     fn reject(&mut self, enabled: bool) {
-        let Self {
-            active: Active {
-                chains, counters, ..
-            },
-            rejected,
-            header,
-        } = self;
-        chains.retain(|chain| {
+        let Self { active, header } = self;
+        let (burst, counters) = (&mut active.burst, &mut active.counters);
+        burst.whole.clone_from(&burst.chains);
+        burst.chains.retain(|chain| {
             if !enabled {
                 counters.disabled += 1;
             } else if chain.total <= *header {
@@ -101,7 +88,6 @@ impl FromGuest {
             } else {
                 return true;
             }
-            rejected.push(chain.head);
             false
         });
     }
@@ -109,7 +95,7 @@ impl FromGuest {
     /// Number of frames in the burst.
     #[inline]
     pub fn count(&self) -> usize {
-        self.active.chains.len()
+        self.active.burst.chains.len()
     }
 
     /// Bytes of a frame of the burst, its virtio-net header not counted.
@@ -118,13 +104,13 @@ impl FromGuest {
     /// If the burst has no such frame; so do the other methods that take its number.
     #[inline]
     pub fn frame_len(&self, frame: usize) -> usize {
-        self.active.chains[frame].total as usize
+        self.active.burst.chains[frame].total as usize
     }
 
     /// The virtio-net header of a frame, copied out.
     #[inline]
     pub fn header(&self, frame: usize) -> NetHeader {
-        let chain = self.active.chains[frame];
+        let chain = self.active.burst.chains[frame];
         let mut bytes = [0; NetHeader::LEN];
         if chain.piece.len as usize >= NetHeader::LEN {
             // SAFETY: the piece has at least as many bytes, and its memory is mapped.
@@ -142,7 +128,7 @@ impl FromGuest {
     /// Copies bytes of a frame out, from `offset` on; tells how many there were.
     #[inline]
     pub fn read(&self, frame: usize, offset: usize, into: &mut [u8]) -> usize {
-        let chain = self.active.chains[frame];
+        let chain = self.active.burst.chains[frame];
         let len = (chain.total as usize)
             .saturating_sub(offset)
             .min(into.len());
@@ -159,7 +145,7 @@ impl FromGuest {
 
     /// The pieces that hold a frame from `offset` on, for a copy into another guest's buffers.
     pub(super) fn pieces(&self, frame: usize, offset: usize) -> impl Iterator<Item = Segment> {
-        let chain = self.active.chains[frame];
+        let chain = self.active.burst.chains[frame];
         let mut skip = self.header as usize + offset;
         self.segments(chain).iter().filter_map(move |segment| {
             let step = skip.min(segment.len as usize);
@@ -173,65 +159,37 @@ impl FromGuest {
 
     #[inline]
     fn segments(&self, chain: Chain) -> &[Segment] {
-        &self.active.segments[chain.first as usize..][..usize::from(chain.count)]
+        &self.active.burst.segments[usize::from(chain.first)..][..usize::from(chain.count)]
     }
 
     /// Gives the burst's buffers back to the guest and notifies it if it asked for that.
     #[inline]
     pub fn complete(&mut self) {
-        let Self {
-            active, rejected, ..
-        } = self;
-        if active.chains.is_empty() && rejected.is_empty() {
+        let Active {
+            burst, counters, ..
+        } = &mut self.active;
+        let count = burst.taken().len();
+        if count == 0 {
             return;
         }
-        let mut bytes = 0;
-        let count = active.chains.len() + rejected.len();
-        let frames = active.chains.len() as u64;
-        let heads = std::mem::take(&mut active.chains);
-        if let Some(Started {
-            ring: Ring::Split(ring),
-            ..
-        }) = active.ready()
-        {
-            for (i, chain) in heads.iter().enumerate() {
-                ring.put_used(i as u16, chain.head, 0);
-                bytes += u64::from(chain.total);
-            }
-            for (i, head) in rejected.iter().enumerate() {
-                ring.put_used((heads.len() + i) as u16, *head, 0);
-            }
-        }
-        active.chains = heads;
-        active.counters.frames += frames;
-        active.counters.bytes += bytes;
-        active.publish(count as u16);
-        active.forget();
-        rejected.clear();
+        counters.frames += burst.chains.len() as u64;
+        counters.bytes += burst
+            .chains
+            .iter()
+            .map(|chain| u64::from(chain.total))
+            .sum::<u64>();
+        self.active.publish(count);
     }
 
     /// Asks the guest to kick when it sends; true if frames came meanwhile, so that one must not
     /// sleep yet. A queue that does not run never keeps anybody awake.
     pub fn arm(&mut self) -> bool {
-        let Some(Started {
-            ring: Ring::Split(ring),
-            ..
-        }) = self.active.ready()
-        else {
-            return false;
-        };
-        ring.arm()
+        self.active.arm()
     }
 
     /// Tells the guest that it need not kick.
     pub fn disarm(&mut self) {
-        if let Some(Started {
-            ring: Ring::Split(ring),
-            ..
-        }) = self.active.ready()
-        {
-            ring.disarm();
-        }
+        self.active.disarm();
     }
 
     /// What the queue counted.

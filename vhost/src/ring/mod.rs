@@ -7,9 +7,17 @@
 //! ([`FromGuest::complete`], [`ToGuest::publish`]). Between the beats nothing borrows the ring, so
 //! one frame can go straight from one guest's ring to another's.
 //!
-//! The ring's format is behind one enum; this version knows the split ring only.
+//! | file | what it is |
+//! | --- | --- |
+//! | `from_guest`, `to_guest` | the queues: frames, headers, copies |
+//! | `active` | what both directions share: start and stop, publishing, breaking |
+//! | `format` | the enum of formats |
+//! | `split` | one format each |
+//! | `buffers` | what formats share: descriptors become chains of checked pieces |
 
 mod active;
+mod buffers;
+mod format;
 mod from_guest;
 #[cfg(test)]
 mod oracle;
@@ -22,7 +30,8 @@ pub use from_guest::FromGuest;
 pub use to_guest::ToGuest;
 
 pub(crate) use active::{RingReport, Started};
-pub(crate) use split::{SplitLayout, SplitRing};
+pub(crate) use buffers::{Burst, Chain, Segment};
+pub(crate) use format::{Areas, Ring};
 
 /// Frames in one burst at most.
 pub const BURST: usize = 64;
@@ -124,35 +133,6 @@ pub struct RingCounters {
     pub breaks: u64,
 }
 
-/// A piece of a guest buffer: a pointer with its validated length.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Segment {
-    pub(crate) ptr: *mut u8,
-    pub(crate) len: u32,
-}
-
-impl Segment {
-    pub(crate) const EMPTY: Self = Self {
-        ptr: std::ptr::null_mut(),
-        len: 0,
-    };
-}
-
-/// One descriptor chain after parsing.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Chain {
-    /// Its first piece, or an empty one: mostly the only one, and then all that is looked at.
-    pub(crate) piece: Segment,
-    /// Index of its first descriptor, which the used entry names.
-    pub(crate) head: u16,
-    /// Number of its pieces in the burst's list.
-    pub(crate) count: u16,
-    /// Where its pieces start in the burst's list.
-    pub(crate) first: u32,
-    /// Bytes of all its pieces.
-    pub(crate) total: u32,
-}
-
 /// Which way a queue's buffers go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -160,11 +140,4 @@ pub(crate) enum Direction {
     Readable,
     /// We write them, the guest reads.
     Writable,
-}
-
-/// A ring of one of the formats that drivers can negotiate.
-#[derive(Debug)]
-pub(crate) enum Ring {
-    /// Virtio 1.2, 2.7.
-    Split(SplitRing),
 }

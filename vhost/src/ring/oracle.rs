@@ -8,7 +8,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::{FromGuest, Ring, RingReport, RingState, SplitLayout, SplitRing, Started};
+use super::{Areas, Direction, FromGuest, Ring, RingReport, Started};
 use crate::memory::{GuestMemory, Mapping, RegionLayout};
 use crate::net::{NetHeader, feature};
 
@@ -122,16 +122,15 @@ impl Driver {
 }
 
 fn ours(memory: &Arc<GuestMemory>, report: Arc<RingReport>, features: u64) -> FromGuest {
-    let layout = SplitLayout::translate(memory, SIZE, USER + DESC, USER + AVAIL, USER + USED);
-    let layout = layout.expect("valid");
+    let areas = Areas {
+        desc: USER + DESC,
+        driver: USER + AVAIL,
+        device: USER + USED,
+    };
+    let opened = Ring::open(memory, SIZE, areas, Direction::Readable, features);
     let mut ring = FromGuest::new(report, None);
     ring.install(Some(Started {
-        ring: Ring::Split(SplitRing::new(
-            memory.clone(),
-            layout,
-            RingState::default(),
-            features,
-        )),
+        ring: opened.expect("valid"),
         epoch: 1,
         features,
         enabled: true,

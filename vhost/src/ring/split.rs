@@ -3,22 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
-use super::{Chain, Direction, MAX_CHAIN, RingError, RingState, Segment};
+use super::buffers::{Buffers, DESC_INDIRECT, DESC_NEXT, Descriptor, Segment, Table};
+use super::{Areas, Burst, Chain, Direction, MAX_CHAIN, RingError, RingState};
 use crate::copy;
 use crate::memory::GuestMemory;
 use crate::net::feature;
 
-const DESC_NEXT: u16 = 1;
-const DESC_WRITE: u16 = 2;
-const DESC_INDIRECT: u16 = 4;
 /// `avail.flags`: the driver wants no notifications.
 const NO_INTERRUPT: u16 = 1;
 /// `used.flags`: the device wants no notifications.
 const NO_NOTIFY: u16 = 1;
-
-/// Pieces that one burst can hold. A chain that does not fit waits for the next burst, and every
-/// chain fits an empty one, even if each of its descriptors lies across two regions.
-pub(super) const MAX_SEGMENTS: usize = 2 * MAX_CHAIN;
 
 /// Where the parts of a split ring are in our address space, checked for size and alignment.
 #[derive(Clone, Copy, Debug)]
@@ -37,9 +31,7 @@ impl SplitLayout {
     pub(crate) fn translate(
         memory: &GuestMemory,
         size: u16,
-        desc: u64,
-        avail: u64,
-        used: u64,
+        areas: Areas,
     ) -> Result<Self, &'static str> {
         if !size.is_power_of_two() || size > super::MAX_QUEUE_SIZE {
             return Err("queue size is not a power of two up to 32768");
@@ -47,13 +39,13 @@ impl SplitLayout {
         let n = usize::from(size);
         // The last two bytes of both rings hold the event indices.
         let desc = memory
-            .translate_user(desc, 16 * n)
+            .translate_user(areas.desc, 16 * n)
             .ok_or("descriptor table outside memory")?;
         let avail = memory
-            .translate_user(avail, 6 + 2 * n)
+            .translate_user(areas.driver, 6 + 2 * n)
             .ok_or("available ring outside memory")?;
         let used = memory
-            .translate_user(used, 6 + 8 * n)
+            .translate_user(areas.device, 6 + 8 * n)
             .ok_or("used ring outside memory")?;
         if desc.addr() % 16 != 0 || avail.addr() % 2 != 0 || used.addr() % 4 != 0 {
             return Err("ring is not aligned");
@@ -67,7 +59,7 @@ impl SplitLayout {
     }
 
     /// The used index as it stands in memory.
-    pub(crate) fn used_index(&self) -> u16 {
+    fn used_index(&self) -> u16 {
         // SAFETY: `translate` checked size and alignment, and callers hold the memory.
         unsafe { load_u16(self.used.add(2), Ordering::Acquire) }
     }
@@ -89,80 +81,42 @@ unsafe fn store_u16(p: *mut u8, value: u16, order: Ordering) {
     unsafe { AtomicU16::from_ptr(p.cast()) }.store(value.to_le(), order);
 }
 
-/// A descriptor, read once.
-#[derive(Clone, Copy)]
-struct Descriptor {
-    address: u64,
-    len: u32,
-    flags: u16,
-    next: u16,
-}
-
-impl Descriptor {
-    #[inline(always)]
-    fn from_words(low: u64, high: u64) -> Self {
-        let high = u64::from_le(high);
-        Self {
-            address: u64::from_le(low),
-            len: high as u32,
-            flags: (high >> 32) as u16,
-            next: (high >> 48) as u16,
-        }
-    }
-}
-
-/// A table of descriptors: the ring's own, or an indirect one.
-#[derive(Clone, Copy)]
-struct Table {
-    base: *const u8,
-    entries: u32,
-}
-
-impl Table {
-    /// # Safety
-    /// The table's memory is mapped, and `index` is below `entries`.
-    #[inline(always)]
-    unsafe fn get(self, index: u32) -> Descriptor {
-        // SAFETY: the caller's promise; indirect tables need not be aligned, and these loads can.
-        unsafe {
-            let p = self.base.add(16 * index as usize);
-            Descriptor::from_words(copy::load8(p), copy::load8(p.add(8)))
-        }
-    }
-}
-
 /// A split ring that a worker drives.
 #[derive(Debug)]
 pub(crate) struct SplitRing {
-    memory: Arc<GuestMemory>,
+    buffers: Buffers,
     layout: SplitLayout,
     state: RingState,
+    /// The available index when we last looked.
+    seen: u16,
     event_index: bool,
-    indirect: bool,
     /// The used index when the driver was last told of it; a ring that starts always tells.
     signalled: Option<u16>,
-    /// The region that the last buffer was in.
-    hint: u32,
 }
 
-// SAFETY: the pointers lead into `memory`, which travels along; one thread at a time uses it.
+// SAFETY: the pointers lead into the buffers' memory, which travels along; one thread at a time
+// uses it.
 unsafe impl Send for SplitRing {}
 
 impl SplitRing {
+    /// A ring that goes on from its used index.
     pub(crate) fn new(
         memory: Arc<GuestMemory>,
         layout: SplitLayout,
-        state: RingState,
+        direction: Direction,
         features: u64,
     ) -> Self {
+        let used = layout.used_index();
         Self {
-            memory,
+            buffers: Buffers::new(memory, direction, features),
             layout,
-            state,
+            state: RingState {
+                next_avail: used,
+                next_used: used,
+            },
+            seen: used,
             event_index: features & feature::EVENT_IDX != 0,
-            indirect: features & feature::INDIRECT_DESC != 0,
             signalled: None,
-            hint: 0,
         }
     }
 
@@ -171,12 +125,12 @@ impl SplitRing {
     }
 
     pub(crate) fn memory(&self) -> &GuestMemory {
-        &self.memory
+        self.buffers.memory()
     }
 
-    /// Goes on where `old`, the same ring under another memory map, stood.
     pub(crate) fn resume(&mut self, old: &Self) {
         self.state = old.state;
+        self.seen = old.state.next_avail;
         self.signalled = old.signalled;
     }
 
@@ -184,39 +138,28 @@ impl SplitRing {
         self.layout.size - 1
     }
 
-    /// Chains that the driver has made available and nobody has taken.
     #[inline]
-    pub(crate) fn pending(&self) -> Result<u16, RingError> {
-        // SAFETY: the layout was checked, and `memory` keeps it mapped.
+    pub(crate) fn look(&mut self) -> Result<bool, RingError> {
+        // SAFETY: the layout was checked, and the memory is mapped.
         let index = unsafe { load_u16(self.layout.avail.add(2), Ordering::Acquire) };
-        let pending = index.wrapping_sub(self.state.next_avail);
-        if pending > self.layout.size {
-            Err(RingError::AvailableJump)
-        } else {
-            Ok(pending)
+        if index.wrapping_sub(self.state.next_avail) > self.layout.size {
+            return Err(RingError::AvailableJump);
         }
+        self.seen = index;
+        Ok(index != self.state.next_avail)
     }
 
-    /// Parses up to `max` of `pending` chains from `skip` on, without taking them, and appends
-    /// them to `chains` and their pieces to `segments`.
     #[inline]
-    pub(crate) fn parse(
-        &mut self,
-        skip: u16,
-        count: u16,
-        direction: Direction,
-        chains: &mut Vec<Chain>,
-        segments: &mut Vec<Segment>,
-    ) -> Result<(), RingError> {
+    pub(crate) fn parse(&mut self, count: usize, burst: &mut Burst) -> Result<(), RingError> {
         let mut heads = [0u16; super::BURST];
-        let count = usize::from(count).min(super::BURST);
+        let next = self
+            .state
+            .next_avail
+            .wrapping_add(burst.chains.len() as u16);
+        let seen = usize::from(self.seen.wrapping_sub(next));
+        let count = count.min(seen).min(super::BURST);
         for (i, head) in heads[..count].iter_mut().enumerate() {
-            let at = self
-                .state
-                .next_avail
-                .wrapping_add(skip)
-                .wrapping_add(i as u16)
-                & self.mask();
+            let at = next.wrapping_add(i as u16) & self.mask();
             // SAFETY: `at` is below the queue's size, so the entry is inside the checked ring.
             *head = unsafe {
                 load_u16(
@@ -233,70 +176,24 @@ impl SplitRing {
             }
         }
         for &head in &heads[..count] {
-            let first = segments.len();
+            let first = burst.segments.len();
             // SAFETY: `head` is below the queue's size, and the table is aligned and mapped.
             let descriptor = unsafe {
                 let p = self.layout.desc.add(16 * usize::from(head));
                 let low = AtomicU64::from_ptr(p.cast()).load(Ordering::Relaxed);
                 let high = AtomicU64::from_ptr(p.add(8).cast()).load(Ordering::Relaxed);
-                Descriptor::from_words(low, high)
+                Descriptor::from_split(low, high)
             };
             let total = if descriptor.flags & (DESC_NEXT | DESC_INDIRECT) == 0 {
-                self.push(descriptor, direction, segments)?
+                self.buffers.push(descriptor, &mut burst.segments)?
             } else {
-                self.walk(descriptor, direction, segments)?
+                self.walk(descriptor, &mut burst.segments)?
             };
-            if segments.len() > MAX_SEGMENTS {
-                segments.truncate(first);
-                return if first > 0 {
-                    Ok(())
-                } else {
-                    Err(RingError::ChainTooLong)
-                };
+            if !burst.close(self.buffers.direction, first, head, total)? {
+                break;
             }
-            let count = (segments.len() - first) as u16;
-            let piece = segments.get(first).copied().unwrap_or(Segment::EMPTY);
-            match direction {
-                Direction::Readable => copy::prefetch_read(piece.ptr),
-                Direction::Writable => copy::prefetch_write(piece.ptr),
-            }
-            chains.push(Chain {
-                piece,
-                head,
-                count,
-                first: first as u32,
-                total,
-            });
         }
         Ok(())
-    }
-
-    /// Checks one buffer and appends its pieces; tells its length.
-    #[inline(always)]
-    fn push(
-        &mut self,
-        descriptor: Descriptor,
-        direction: Direction,
-        segments: &mut Vec<Segment>,
-    ) -> Result<u32, RingError> {
-        let writable = descriptor.flags & DESC_WRITE != 0;
-        if writable != (direction == Direction::Writable) {
-            return Err(RingError::Direction);
-        }
-        let (mut address, mut left) = (descriptor.address, descriptor.len);
-        while left > 0 {
-            let found = self.memory.translate(address, left, &mut self.hint);
-            let (ptr, len) = found.ok_or(RingError::OutsideMemory)?;
-            // The chains before this one hold at most `MAX_SEGMENTS` pieces.
-            if segments.len() >= 2 * MAX_SEGMENTS {
-                return Err(RingError::ChainTooLong);
-            }
-            segments.push(Segment { ptr, len });
-            left -= len;
-            // A region never wraps, so neither does the address of what follows it.
-            address = address.wrapping_add(u64::from(len));
-        }
-        Ok(descriptor.len)
     }
 
     /// Walks a chain of more than one descriptor, or an indirect one.
@@ -305,7 +202,6 @@ impl SplitRing {
     fn walk(
         &mut self,
         mut descriptor: Descriptor,
-        direction: Direction,
         segments: &mut Vec<Segment>,
     ) -> Result<u32, RingError> {
         let size = u32::from(self.layout.size);
@@ -319,54 +215,38 @@ impl SplitRing {
         let mut left = size.min(MAX_CHAIN as u32);
         loop {
             if descriptor.flags & DESC_INDIRECT != 0 {
-                if indirect || !self.indirect || descriptor.flags & DESC_NEXT != 0 {
+                if indirect {
                     return Err(RingError::Indirect);
                 }
-                table = self.indirect_table(descriptor)?;
+                table = self.buffers.table(descriptor)?;
                 indirect = true;
                 left = table.entries;
                 // SAFETY: the table is mapped and has at least one entry.
-                descriptor = unsafe { table.get(0) };
+                let (low, high) = unsafe { table.get(0) };
+                descriptor = Descriptor::from_split(low, high);
                 continue;
             }
             if left == 0 {
                 return Err(RingError::ChainTooLong);
             }
             left -= 1;
-            total += u64::from(self.push(descriptor, direction, segments)?);
+            total += u64::from(self.buffers.push(descriptor, segments)?);
             if descriptor.flags & DESC_NEXT == 0 {
                 break;
             }
             if u32::from(descriptor.next) >= table.entries {
                 return Err(RingError::DescriptorIndex);
             }
-            // SAFETY: the index was just checked, and `memory` keeps the table mapped.
-            descriptor = unsafe { table.get(u32::from(descriptor.next)) };
+            // SAFETY: the index was just checked, and the table's memory is mapped.
+            let (low, high) = unsafe { table.get(u32::from(descriptor.next)) };
+            descriptor = Descriptor::from_split(low, high);
         }
         u32::try_from(total).map_err(|_| RingError::Length)
     }
 
-    fn indirect_table(&mut self, descriptor: Descriptor) -> Result<Table, RingError> {
-        let len = descriptor.len;
-        if len == 0 || !len.is_multiple_of(16) {
-            return Err(RingError::Indirect);
-        }
-        let entries = len / 16;
-        if entries > MAX_CHAIN as u32 {
-            return Err(RingError::ChainTooLong);
-        }
-        match self
-            .memory
-            .translate(descriptor.address, len, &mut self.hint)
-        {
-            Some((base, found)) if found == len => Ok(Table { base, entries }),
-            _ => Err(RingError::OutsideMemory),
-        }
-    }
-
     /// Writes the used entry `ahead` places after the last published one.
     #[inline(always)]
-    pub(crate) fn put_used(&mut self, ahead: u16, head: u16, len: u32) {
+    fn put_used(&mut self, ahead: u16, head: u16, len: u32) {
         let at = self.state.next_used.wrapping_add(ahead) & self.mask();
         // SAFETY: `at` is below the queue's size, so the entry is inside the checked ring, and
         // entries are 4-aligned as the ring is.
@@ -377,10 +257,12 @@ impl SplitRing {
         }
     }
 
-    /// Takes `count` chains and publishes as many used entries; tells whether the driver wants
-    /// to be notified.
     #[inline]
-    pub(crate) fn publish(&mut self, count: u16) -> bool {
+    pub(crate) fn publish(&mut self, chains: &[Chain]) -> bool {
+        for (i, chain) in chains.iter().enumerate() {
+            self.put_used(i as u16, chain.head, chain.written);
+        }
+        let count = chains.len() as u16;
         self.state.next_avail = self.state.next_avail.wrapping_add(count);
         self.state.next_used = self.state.next_used.wrapping_add(count);
         let new = self.state.next_used;
@@ -402,7 +284,6 @@ impl SplitRing {
         }
     }
 
-    /// Asks the driver to notify us of new chains; tells whether some came meanwhile.
     pub(crate) fn arm(&mut self) -> bool {
         // SAFETY: flags and event index are at both ends of the checked used ring.
         unsafe {
@@ -419,10 +300,9 @@ impl SplitRing {
         }
         fence(Ordering::SeqCst);
         // A jump is work, too: the next fetch finds it and breaks the ring.
-        self.pending() != Ok(0)
+        self.look() != Ok(false)
     }
 
-    /// Tells the driver that it need not notify us.
     pub(crate) fn disarm(&mut self) {
         // SAFETY: flags and event index are at both ends of the checked used ring.
         unsafe {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::active::{Active, RingReport, Started};
-use super::{BURST, Direction, FromGuest, MAX_CHAIN, Ring, RingCounters, Segment};
+use super::{BURST, FromGuest, MAX_CHAIN, RingCounters, Segment};
 use crate::copy;
 use crate::event::Event;
 use crate::net::{NetHeader, feature};
@@ -36,7 +36,7 @@ pub struct ToGuest {
 impl ToGuest {
     pub(crate) fn new(report: Arc<RingReport>, alarm: Option<Arc<Event>>) -> Self {
         Self {
-            active: Active::new(Direction::Writable, report, alarm),
+            active: Active::new(report, alarm),
             header: NetHeader::LEN as u32,
             mergeable: false,
             slots: Vec::with_capacity(BURST),
@@ -63,12 +63,6 @@ impl ToGuest {
         self.active.is_running()
     }
 
-    /// Buffers that the guest has posted and nobody has taken.
-    #[inline]
-    pub fn room(&mut self) -> usize {
-        usize::from(self.active.pending())
-    }
-
     /// Finds buffers for frames of these lengths, in order, [`BURST`] at most; tells for how many
     /// it went: the others find no room now. What the burst held before is published first.
     ///
@@ -78,12 +72,11 @@ impl ToGuest {
     pub fn reserve(&mut self, lens: &[u32]) -> usize {
         self.publish();
         let lens = &lens[..lens.len().min(BURST)];
-        if !self.active.is_running() || lens.is_empty() {
+        if !self.active.is_running() || lens.is_empty() || !self.active.look() {
             return 0;
         }
-        let pending = self.active.pending();
         for (i, &len) in lens.iter().enumerate() {
-            if !self.place(len, lens.len() - i, pending) {
+            if !self.place(len, lens.len() - i) {
                 break;
             }
         }
@@ -92,18 +85,17 @@ impl ToGuest {
 
     /// Finds the chains of one frame, parsing `ahead` of them where it must; false without room.
     #[inline(always)]
-    fn place(&mut self, len: u32, ahead: usize, pending: u16) -> bool {
+    fn place(&mut self, len: u32, ahead: usize) -> bool {
         let first = self.taken;
         let mut left = len.saturating_add(self.header);
         loop {
-            if self.taken == self.active.chains.len() && !self.more(ahead, pending) {
-                self.taken = first.min(self.active.chains.len());
+            if self.taken == self.active.burst.chains.len() && !self.more(ahead) {
+                self.taken = first.min(self.active.burst.chains.len());
                 return false;
             }
-            let chain = &mut self.active.chains[self.taken];
+            let chain = &mut self.active.burst.chains[self.taken];
             if left <= chain.total {
-                // From here on, what the guest will find in the buffer.
-                chain.total = left;
+                chain.written = left;
                 self.taken += 1;
                 let chains = (self.taken - first) as u16;
                 self.slots.push(Slot {
@@ -122,6 +114,7 @@ impl ToGuest {
                 });
                 return true;
             }
+            chain.written = chain.total;
             left -= chain.total;
             self.taken += 1;
         }
@@ -129,21 +122,18 @@ impl ToGuest {
 
     /// Parses more chains; false when there are none, or the burst can't hold more.
     #[inline(never)]
-    fn more(&mut self, ahead: usize, pending: u16) -> bool {
-        let parsed = self.active.chains.len();
-        let count = usize::from(pending)
-            .saturating_sub(parsed)
-            .min(ahead.max(4))
-            .min(BURST);
-        if count == 0 || parsed + count > MAX_CHAIN + BURST {
+    fn more(&mut self, ahead: usize) -> bool {
+        let parsed = self.active.burst.chains.len();
+        let count = ahead.clamp(4, BURST);
+        if parsed + count > MAX_CHAIN + BURST {
             return false;
         }
-        if !self.active.parse(parsed as u16, count as u16) {
+        if !self.active.parse(count) {
             self.slots.clear();
             self.taken = 0;
             return false;
         }
-        self.active.chains.len() > parsed
+        self.active.burst.chains.len() > parsed
     }
 
     /// Copies a frame into its buffers. `frame` must have the length it was reserved with; of
@@ -158,7 +148,7 @@ impl ToGuest {
             return false;
         }
         let frame = &frame[..frame.len().min(slot.len as usize)];
-        let piece = self.active.chains[usize::from(slot.first)].piece;
+        let piece = self.active.burst.chains[usize::from(slot.first)].piece;
         let header = NetHeader {
             num_buffers: slot.chains,
             ..header
@@ -219,9 +209,9 @@ impl ToGuest {
     /// The pieces of a frame's chains, which lie one after the other.
     #[inline]
     fn segments(&self, slot: Slot) -> &[Segment] {
-        let first = self.active.chains[usize::from(slot.first)].first as usize;
-        let last = self.active.chains[usize::from(slot.first + slot.chains - 1)];
-        &self.active.segments[first..last.first as usize + usize::from(last.count)]
+        let first = usize::from(self.active.burst.chains[usize::from(slot.first)].first);
+        let last = self.active.burst.chains[usize::from(slot.first + slot.chains - 1)];
+        &self.active.burst.segments[first..usize::from(last.first) + usize::from(last.count)]
     }
 
     /// Hands the reserved frames to the guest and notifies it if it asked for that. Every one of
@@ -231,24 +221,11 @@ impl ToGuest {
         if self.slots.is_empty() {
             return;
         }
-        let taken = self.taken;
-        let chains = std::mem::take(&mut self.active.chains);
-        if let Some(Started {
-            ring: Ring::Split(ring),
-            ..
-        }) = self.active.ready()
-        {
-            for (i, chain) in chains[..taken].iter().enumerate() {
-                ring.put_used(i as u16, chain.head, chain.total);
-            }
-        }
-        self.active.chains = chains;
         for slot in self.slots.iter().filter(|slot| slot.chains > 0) {
             self.active.counters.frames += 1;
             self.active.counters.bytes += u64::from(slot.len);
         }
-        self.active.publish(taken as u16);
-        self.active.forget();
+        self.active.publish(self.taken);
         self.slots.clear();
         self.taken = 0;
     }
@@ -256,25 +233,12 @@ impl ToGuest {
     /// Asks the guest to kick when it posts buffers; true if there are any. Of use only to one
     /// who waits for room.
     pub fn arm(&mut self) -> bool {
-        let Some(Started {
-            ring: Ring::Split(ring),
-            ..
-        }) = self.active.ready()
-        else {
-            return false;
-        };
-        ring.arm()
+        self.active.arm()
     }
 
     /// Tells the guest that it need not kick.
     pub fn disarm(&mut self) {
-        if let Some(Started {
-            ring: Ring::Split(ring),
-            ..
-        }) = self.active.ready()
-        {
-            ring.disarm();
-        }
+        self.active.disarm();
     }
 
     /// What the queue counted.

@@ -1,0 +1,248 @@
+//! What the formats share: descriptors become chains of checked pieces of guest memory.
+//!
+//! Every address that a guest names in a descriptor is translated in [`Buffers::find`] and nowhere
+//! else.
+
+use std::sync::Arc;
+
+use super::{Direction, MAX_CHAIN, RingError};
+use crate::copy;
+use crate::memory::GuestMemory;
+use crate::net::feature;
+
+pub(super) const DESC_NEXT: u16 = 1;
+pub(super) const DESC_WRITE: u16 = 2;
+pub(super) const DESC_INDIRECT: u16 = 4;
+
+/// Pieces that one burst can hold. A chain that does not fit waits for the next burst, and every
+/// chain fits an empty one, even if each of its descriptors lies across two regions.
+pub(super) const MAX_SEGMENTS: usize = 2 * MAX_CHAIN;
+
+/// A piece of a guest buffer: a pointer with its validated length.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segment {
+    pub(crate) ptr: *mut u8,
+    pub(crate) len: u32,
+}
+
+impl Segment {
+    pub(crate) const EMPTY: Self = Self {
+        ptr: std::ptr::null_mut(),
+        len: 0,
+    };
+}
+
+/// One descriptor chain after parsing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chain {
+    /// Its first piece, or an empty one: mostly the only one, and then all that is looked at.
+    pub(crate) piece: Segment,
+    /// What the used entry names: the index of its first descriptor, or its buffer id.
+    pub(crate) head: u16,
+    /// Number of its pieces in the burst's list.
+    pub(crate) count: u16,
+    /// Where its pieces start in the burst's list.
+    pub(crate) first: u16,
+    /// Bytes of all its pieces; what is of use to the queue's direction, once a burst is open.
+    pub(crate) total: u32,
+    /// Bytes that we wrote into it, for the used entry.
+    pub(crate) written: u32,
+}
+
+/// The chains of a burst and their pieces.
+#[derive(Debug)]
+pub(crate) struct Burst {
+    pub(crate) chains: Vec<Chain>,
+    pub(crate) segments: Vec<Segment>,
+    /// Every chain of the burst, in ring order, where some hold no frame and are not among
+    /// `chains`; empty otherwise.
+    pub(crate) whole: Vec<Chain>,
+}
+
+// SAFETY: the pieces point into memory that the ring keeps mapped, which goes with its burst.
+unsafe impl Send for Burst {}
+
+impl Burst {
+    pub(super) fn new() -> Self {
+        Self {
+            chains: Vec::with_capacity(MAX_CHAIN + super::BURST),
+            segments: Vec::with_capacity(2 * MAX_SEGMENTS),
+            whole: Vec::with_capacity(super::BURST),
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.chains.clear();
+        self.segments.clear();
+        self.whole.clear();
+    }
+
+    /// The chains to give back, in ring order.
+    #[inline]
+    pub(super) fn taken(&self) -> &[Chain] {
+        if self.whole.is_empty() {
+            &self.chains
+        } else {
+            &self.whole
+        }
+    }
+
+    /// Appends the chain whose pieces were pushed from `first` on. False, and the chain is left
+    /// for the next burst, if this one has no room for so many pieces.
+    #[inline(always)]
+    pub(super) fn close(
+        &mut self,
+        direction: Direction,
+        first: usize,
+        head: u16,
+        total: u32,
+    ) -> Result<bool, RingError> {
+        if self.segments.len() > MAX_SEGMENTS {
+            self.segments.truncate(first);
+            return if first > 0 {
+                Ok(false)
+            } else {
+                Err(RingError::ChainTooLong)
+            };
+        }
+        let piece = self.segments.get(first).copied().unwrap_or(Segment::EMPTY);
+        match direction {
+            Direction::Readable => copy::prefetch_read(piece.ptr),
+            Direction::Writable => copy::prefetch_write(piece.ptr),
+        }
+        self.chains.push(Chain {
+            piece,
+            head,
+            count: (self.segments.len() - first) as u16,
+            first: first as u16,
+            total,
+            written: 0,
+        });
+        Ok(true)
+    }
+}
+
+/// A buffer or a table as a descriptor names it, read once.
+#[derive(Clone, Copy)]
+pub(super) struct Descriptor {
+    pub(super) address: u64,
+    pub(super) len: u32,
+    pub(super) flags: u16,
+    /// The next one's index in a split ring or its tables.
+    pub(super) next: u16,
+}
+
+impl Descriptor {
+    /// From the two words of a split ring's descriptor.
+    #[inline(always)]
+    pub(super) fn from_split(low: u64, high: u64) -> Self {
+        let high = u64::from_le(high);
+        Self {
+            address: u64::from_le(low),
+            len: high as u32,
+            flags: (high >> 32) as u16,
+            next: (high >> 48) as u16,
+        }
+    }
+}
+
+/// A table of descriptors: a split ring's own, or an indirect one.
+#[derive(Clone, Copy)]
+pub(super) struct Table {
+    pub(super) base: *const u8,
+    pub(super) entries: u32,
+}
+
+impl Table {
+    /// The two words of a descriptor.
+    ///
+    /// # Safety
+    /// The table's memory is mapped, and `index` is below `entries`.
+    #[inline(always)]
+    pub(super) unsafe fn get(self, index: u32) -> (u64, u64) {
+        // SAFETY: the caller's promise; indirect tables need not be aligned, and these loads can.
+        unsafe {
+            let p = self.base.add(16 * index as usize);
+            (copy::load8(p), copy::load8(p.add(8)))
+        }
+    }
+}
+
+/// Finds and checks the buffers that descriptors name.
+#[derive(Debug)]
+pub(super) struct Buffers {
+    memory: Arc<GuestMemory>,
+    pub(super) direction: Direction,
+    indirect: bool,
+    /// The region that the last buffer was in.
+    hint: u32,
+}
+
+impl Buffers {
+    pub(super) fn new(memory: Arc<GuestMemory>, direction: Direction, features: u64) -> Self {
+        Self {
+            memory,
+            direction,
+            indirect: features & feature::INDIRECT_DESC != 0,
+            hint: 0,
+        }
+    }
+
+    pub(super) fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
+    /// Translates an address of the guest: the pointer, and how many of `len` bytes are in one
+    /// piece there.
+    #[inline(always)]
+    fn find(&mut self, address: u64, len: u32) -> Result<(*mut u8, u32), RingError> {
+        self.memory
+            .translate(address, len, &mut self.hint)
+            .ok_or(RingError::OutsideMemory)
+    }
+
+    /// Checks one buffer and appends its pieces; tells its length.
+    #[inline(always)]
+    pub(super) fn push(
+        &mut self,
+        descriptor: Descriptor,
+        segments: &mut Vec<Segment>,
+    ) -> Result<u32, RingError> {
+        let writable = descriptor.flags & DESC_WRITE != 0;
+        if writable != (self.direction == Direction::Writable) {
+            return Err(RingError::Direction);
+        }
+        let (mut address, mut left) = (descriptor.address, descriptor.len);
+        while left > 0 {
+            let (ptr, len) = self.find(address, left)?;
+            // The chains before this one hold at most `MAX_SEGMENTS` pieces.
+            if segments.len() >= 2 * MAX_SEGMENTS {
+                return Err(RingError::ChainTooLong);
+            }
+            segments.push(Segment { ptr, len });
+            left -= len;
+            // A region never wraps, so neither does the address of what follows it.
+            address = address.wrapping_add(u64::from(len));
+        }
+        Ok(descriptor.len)
+    }
+
+    /// The table that an indirect descriptor names, where it may stand.
+    pub(super) fn table(&mut self, descriptor: Descriptor) -> Result<Table, RingError> {
+        if !self.indirect || descriptor.flags & DESC_NEXT != 0 {
+            return Err(RingError::Indirect);
+        }
+        let len = descriptor.len;
+        if len == 0 || !len.is_multiple_of(16) {
+            return Err(RingError::Indirect);
+        }
+        let entries = len / 16;
+        if entries > MAX_CHAIN as u32 {
+            return Err(RingError::ChainTooLong);
+        }
+        match self.find(descriptor.address, len)? {
+            (base, found) if found == len => Ok(Table { base, entries }),
+            _ => Err(RingError::OutsideMemory),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The one place that knows which formats there are. A queue asks it once for a burst, never for a
+//! packet.
+
+use std::sync::Arc;
+
+use super::split::{SplitLayout, SplitRing};
+use super::{Burst, Chain, Direction, RingError, RingState};
+use crate::memory::GuestMemory;
+
+/// Where a virtqueue is: addresses in the front end's process (virtio 1.2, 2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Areas {
+    /// Descriptor area: the table.
+    pub(crate) desc: u64,
+    /// Driver area: the available ring.
+    pub(crate) driver: u64,
+    /// Device area: the used ring.
+    pub(crate) device: u64,
+}
+
+/// A ring of one of the formats that drivers can negotiate.
+#[derive(Debug)]
+pub(crate) enum Ring {
+    /// Virtio 1.2, 2.7.
+    Split(SplitRing),
+}
+
+macro_rules! each {
+    ($ring:expr, $name:ident => $do:expr) => {
+        match $ring {
+            Ring::Split($name) => $do,
+        }
+    };
+}
+
+impl Ring {
+    /// Finds a ring of `size` entries in memory and takes it up where its used entries end: chains
+    /// are given back in order, so that tells where a back end before us stopped, even if the front
+    /// end could not be told.
+    ///
+    /// # Errors
+    /// Why the ring can't be where it is said to be.
+    pub(crate) fn open(
+        memory: &Arc<GuestMemory>,
+        size: u16,
+        areas: Areas,
+        direction: Direction,
+        features: u64,
+    ) -> Result<Self, &'static str> {
+        let layout = SplitLayout::translate(memory, size, areas)?;
+        let ring = SplitRing::new(memory.clone(), layout, direction, features);
+        Ok(Self::Split(ring))
+    }
+
+    /// Where the ring stands. An open burst does not count.
+    pub(crate) fn state(&self) -> RingState {
+        each!(self, ring => ring.state())
+    }
+
+    pub(crate) fn memory(&self) -> &GuestMemory {
+        each!(self, ring => ring.memory())
+    }
+
+    /// Goes on where `old`, the same ring under another memory map, stood.
+    pub(crate) fn resume(&mut self, old: &Self) {
+        match (self, old) {
+            (Self::Split(ring), Self::Split(old)) => ring.resume(old),
+        }
+    }
+
+    /// Looks for what the driver has made available since the last time; tells whether a burst
+    /// could begin. [`parse`](Self::parse) sees at least what was there then.
+    #[inline]
+    pub(crate) fn look(&mut self) -> Result<bool, RingError> {
+        each!(self, ring => ring.look())
+    }
+
+    /// Parses up to `count` chains behind those of the burst, of which all are this ring's, and
+    /// appends them. They stay the driver's until they are published.
+    #[inline]
+    pub(crate) fn parse(&mut self, count: usize, burst: &mut Burst) -> Result<(), RingError> {
+        each!(self, ring => ring.parse(count, burst))
+    }
+
+    /// Gives chains back, the burst's first ones in order; tells whether the driver wants to be
+    /// notified. What else was parsed is forgotten.
+    #[inline]
+    pub(crate) fn publish(&mut self, chains: &[Chain]) -> bool {
+        each!(self, ring => ring.publish(chains))
+    }
+
+    /// Asks the driver to notify us of new chains; tells whether some came meanwhile.
+    pub(crate) fn arm(&mut self) -> bool {
+        each!(self, ring => ring.arm())
+    }
+
+    /// Tells the driver that it need not notify us.
+    pub(crate) fn disarm(&mut self) {
+        each!(self, ring => ring.disarm());
+    }
+}
