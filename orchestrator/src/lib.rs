@@ -1,6 +1,7 @@
 //! YAML to a running chain; command line, control socket, capture.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod cli;
 pub mod control;
 pub mod demo;

@@ -1,0 +1,6 @@
+//! Measuring service chains, ours or anybody's.
+//!
+//! `traffic` says what is sent, `trial` sends it at a load and tells what became of it.
+
+pub mod traffic;
+pub mod trial;
