@@ -1,11 +1,12 @@
 //! Event file descriptors: kicks from the driver and calls to it.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, readlink};
+use rustix::io::ReadWriteFlags;
 use vmm_sys_util::eventfd::EventFd;
 
 /// An eventfd that never blocks whoever signals or clears it.
@@ -55,14 +56,43 @@ impl Event {
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 
-    /// Takes what was signalled; tells whether anything was.
+    /// Takes what was signalled; tells whether anything was. Never waits, even if the other side,
+    /// which shares the descriptor's flags, has made it block.
     pub fn clear(&self) -> bool {
-        rustix::io::read(&self.0, &mut [0u8; 8]).is_ok()
+        let mut count = [0u8; 8];
+        let into = &mut [IoSliceMut::new(&mut count)];
+        // An offset of -1 stands for the file's own position, of which an eventfd has none.
+        rustix::io::preadv2(&self.0, into, u64::MAX, ReadWriteFlags::NOWAIT).is_ok()
     }
 }
 
 impl AsFd for Event {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn clearing_never_waits_even_if_the_other_side_wants_it() {
+        let theirs = eventfd(0, EventfdFlags::empty()).expect("an eventfd");
+        let ours = Event::adopt(File::from(theirs.try_clone().expect("a copy"))).expect("adopted");
+        // The flags belong to both descriptors.
+        fcntl_setfl(&theirs, OFlags::empty()).expect("flags");
+        let (done, waiting) = channel();
+        std::thread::spawn(move || {
+            assert!(!ours.clear());
+            ours.signal();
+            assert!(ours.clear() && !ours.clear());
+            done.send(()).expect("somebody waits");
+        });
+        let answer = waiting.recv_timeout(Duration::from_secs(10));
+        answer.expect("the event was cleared without a wait");
     }
 }

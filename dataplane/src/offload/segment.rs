@@ -8,6 +8,16 @@ use crate::ports::virtio_header::{TCP_CHECKSUM, UDP_CHECKSUM};
 /// The most pieces that one packet is cut into: 64 KiB in pieces of 256 bytes, half of the smallest segment that
 /// TCP has to accept (RFC 9293, section 3.7.1). Who asks for more wants to keep the worker busy.
 pub(super) const MAX_PIECES: usize = 256;
+/// Pieces that any packet may be cut into.
+const FEW_PIECES: usize = 4;
+/// Payload bytes, on average, of the pieces of a packet that is cut into more: many small packets must not ask for
+/// more work in one poll than a few large ones can.
+const SMALL_PIECE: usize = 128;
+
+/// The most pieces that a packet with so much payload is cut into.
+pub(super) fn most_pieces(payload: usize) -> usize {
+    (payload / SMALL_PIECE).clamp(FEW_PIECES, MAX_PIECES)
+}
 
 /// Cuts a packet whose headers and offloads were checked, and hands on the pieces in order. Counts the packet as
 /// consumed and each piece as created; pieces for which there is no buffer are created and dropped.
@@ -43,10 +53,11 @@ impl Plan {
         let layers = *packet.layers();
         let headers = layers.payload as usize;
         let size = packet.offload().gso_size as usize;
-        let pieces = packet.len().checked_sub(headers)?.div_ceil(size.max(1));
+        let payload = packet.len().checked_sub(headers)?;
+        let pieces = payload.div_ceil(size.max(1));
         // A connection does not begin or end abruptly in the middle of a stretch of data.
         let abrupt = packet.tcp_flags() & (tcp_flag::SYN | tcp_flag::RST) != 0;
-        (size > 0 && (1..=MAX_PIECES).contains(&pieces) && !abrupt).then_some(Self {
+        (size > 0 && (1..=most_pieces(payload)).contains(&pieces) && !abrupt).then_some(Self {
             layers,
             headers,
             size,

@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use arrayvec::ArrayVec;
 use chainplane_vhost::backend::QueuePair;
 use chainplane_vhost::net::{NetHeader, feature};
+use chainplane_vhost::ring::BURST_COST;
 
 use super::virtio_header::VirtioHeader;
 use crate::packet::{BURST, Batch, Packet};
@@ -77,10 +78,11 @@ impl VhostUser {
     }
 }
 
-/// Copies the fetched frames of a ring into packets.
-fn gather(pair: &mut QueuePair, cx: &mut PortContext<'_>, batch: &mut Batch) {
+/// Copies the fetched frames of a ring into packets; tells what it cost.
+fn gather(pair: &mut QueuePair, cx: &mut PortContext<'_>, batch: &mut Batch) -> u64 {
     let ring = &mut pair.from_guest;
     let count = ring.fetch(batch.remaining_capacity());
+    let cost = ring.cost();
     for frame in 0..count {
         let len = ring.frame_len(frame);
         let Some(mut packet) = cx.pool.take(len) else {
@@ -98,6 +100,7 @@ fn gather(pair: &mut QueuePair, cx: &mut PortContext<'_>, batch: &mut Batch) {
         }
     }
     ring.complete();
+    cost
 }
 
 fn received(header: NetHeader) -> VirtioHeader {
@@ -178,9 +181,10 @@ impl Port for VhostUser {
 
     fn receive(&mut self, cx: &mut PortContext<'_>, batch: &mut Batch) {
         let count = self.pairs.len();
+        let mut cost = 0;
         for turn in 0..count {
-            gather(&mut self.pairs[(self.next + turn) % count], cx, batch);
-            if batch.is_full() {
+            cost += gather(&mut self.pairs[(self.next + turn) % count], cx, batch);
+            if batch.is_full() || cost >= BURST_COST {
                 break;
             }
         }

@@ -1,7 +1,7 @@
 //! How the control thread hands rings to the worker that polls them, and gets them back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,9 @@ use crate::ring::{RingReport, Started};
 
 /// The rings of a pair as they shall be: to the guest, from the guest.
 pub(crate) type PairSetup = [Option<Started>; 2];
+
+/// How often a worker tries for the mailbox in one poll.
+const LOCK_TRIES: u32 = 256;
 
 #[derive(Debug, Default)]
 struct Mailbox {
@@ -56,6 +59,18 @@ impl PairShared {
 
     fn lock(&self) -> MutexGuard<'_, Mailbox> {
         self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tries for some microseconds.
+    fn try_lock(&self) -> Option<MutexGuard<'_, Mailbox>> {
+        for _ in 0..LOCK_TRIES {
+            match self.mailbox.try_lock() {
+                Ok(mailbox) => return Some(mailbox),
+                Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
+                Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
+            }
+        }
+        None
     }
 
     /// Control side: whether the worker works on rings.
@@ -109,11 +124,13 @@ impl PairShared {
     }
 
     /// Worker side: takes the newest setup through `install`, which gives back the old rings;
-    /// tells the generation.
+    /// tells the generation. `None` when the control thread keeps the mailbox to itself, which it
+    /// does for a moment only unless the system has put it aside: the worker must not wait for
+    /// that, and comes again.
     #[cold]
-    pub(crate) fn take(&self, install: impl FnOnce(PairSetup) -> PairSetup) -> u64 {
+    pub(crate) fn take(&self, install: impl FnOnce(PairSetup) -> PairSetup) -> Option<u64> {
         let generation = {
-            let mut mailbox = self.lock();
+            let mut mailbox = self.try_lock()?;
             if let Some(setup) = mailbox.setup.take() {
                 mailbox.holds = setup.iter().any(Option::is_some);
                 let old = install(setup);
@@ -125,7 +142,7 @@ impl PairShared {
         if let Some(control) = self.control.get() {
             control.unpark();
         }
-        generation
+        Some(generation)
     }
 
     /// Worker side: says goodbye, giving the rings back.

@@ -45,8 +45,11 @@ impl QueuePair {
             shared,
             ..
         } = self;
-        self.generation =
-            shared.take(|[to, from]| [to_guest.install(to), from_guest.install(from)]);
+        let taken = shared.take(|[to, from]| [to_guest.install(to), from_guest.install(from)]);
+        let Some(generation) = taken else {
+            return false;
+        };
+        self.generation = generation;
         true
     }
 

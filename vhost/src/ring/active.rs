@@ -22,6 +22,7 @@ pub(crate) struct RingReport {
     disabled: AtomicU64,
     notifications: AtomicU64,
     breaks: AtomicU64,
+    descriptors: AtomicU64,
 }
 
 impl RingReport {
@@ -60,6 +61,7 @@ impl RingReport {
             disabled: self.disabled.load(Ordering::Relaxed),
             notifications: self.notifications.load(Ordering::Relaxed),
             breaks: self.breaks.load(Ordering::Acquire),
+            descriptors: self.descriptors.load(Ordering::Relaxed),
         }
     }
 
@@ -69,6 +71,8 @@ impl RingReport {
         self.short.store(counters.short, Ordering::Relaxed);
         self.oversize.store(counters.oversize, Ordering::Relaxed);
         self.disabled.store(counters.disabled, Ordering::Relaxed);
+        self.descriptors
+            .store(counters.descriptors, Ordering::Relaxed);
         self.notifications
             .store(counters.notifications, Ordering::Relaxed);
     }
@@ -202,7 +206,10 @@ impl Active {
         let Some(started) = &mut self.started else {
             return false;
         };
-        if let Err(error) = started.ring.parse(count, &mut self.burst) {
+        let before = self.burst.followed;
+        let parsed = started.ring.parse(count, &mut self.burst);
+        self.counters.descriptors += u64::from(self.burst.followed - before);
+        if let Err(error) = parsed {
             return self.fail(error);
         }
         true

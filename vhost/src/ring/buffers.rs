@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Direction, MAX_CHAIN, RingError};
+use super::{BURST_BYTES, BURST_DESCRIPTORS, DESCRIPTOR_COST, Direction, MAX_CHAIN, RingError};
 use crate::copy;
 use crate::memory::GuestMemory;
 use crate::net::feature;
@@ -57,6 +57,12 @@ pub(crate) struct Burst {
     /// Every chain of the burst, in ring order, where some hold no frame and are not among
     /// `chains`; empty otherwise.
     pub(crate) whole: Vec<Chain>,
+    /// Descriptors that were followed.
+    pub(super) followed: u32,
+    /// Descriptors after which no chain more is begun.
+    pub(super) budget: u32,
+    /// Bytes of the chains, for a ring that is read from.
+    bytes: u32,
 }
 
 // SAFETY: the pieces point into memory that the ring keeps mapped, which goes with its burst.
@@ -68,6 +74,9 @@ impl Burst {
             chains: Vec::with_capacity(MAX_CHAIN + super::BURST),
             segments: Vec::with_capacity(2 * MAX_SEGMENTS),
             whole: Vec::with_capacity(super::BURST),
+            followed: 0,
+            budget: BURST_DESCRIPTORS,
+            bytes: 0,
         }
     }
 
@@ -75,6 +84,13 @@ impl Burst {
         self.chains.clear();
         self.segments.clear();
         self.whole.clear();
+        (self.followed, self.bytes) = (0, 0);
+    }
+
+    /// Whether the burst has cost as much as one may.
+    #[inline]
+    pub(super) fn is_spent(&self) -> bool {
+        self.followed >= self.budget || self.bytes >= BURST_BYTES
     }
 
     /// The chains to give back, in ring order.
@@ -87,8 +103,14 @@ impl Burst {
         }
     }
 
-    /// Appends the chain whose pieces were pushed from `first` on. False, and the chain is left
-    /// for the next burst, if this one has no room for so many pieces.
+    /// What the burst costs: see [`FromGuest::cost`](super::FromGuest::cost).
+    #[inline]
+    pub(super) fn cost(&self) -> u64 {
+        u64::from(self.bytes) + u64::from(self.followed) * DESCRIPTOR_COST
+    }
+
+    /// Appends the chain whose pieces were pushed from `first` on; tells whether another may
+    /// follow. If the burst has no room for so many pieces, the chain is left for the next one.
     #[inline(always)]
     pub(super) fn close(
         &mut self,
@@ -107,7 +129,10 @@ impl Burst {
         }
         let piece = self.segments.get(first).copied().unwrap_or(Segment::EMPTY);
         match direction {
-            Direction::Readable => copy::prefetch_read(piece.ptr),
+            Direction::Readable => {
+                copy::prefetch_read(piece.ptr);
+                self.bytes = self.bytes.saturating_add(total);
+            }
             Direction::Writable => copy::prefetch_write(piece.ptr),
         }
         self.chains.push(Chain {
@@ -118,7 +143,7 @@ impl Burst {
             total,
             written: 0,
         });
-        Ok(true)
+        Ok(!self.is_spent())
     }
 }
 
@@ -201,13 +226,18 @@ impl Buffers {
             .ok_or(RingError::OutsideMemory)
     }
 
-    /// Checks one buffer and appends its pieces; tells its length.
+    /// Checks one buffer and appends its pieces; tells its length. An empty one costs as much as
+    /// any to follow, and counts.
     #[inline(always)]
     pub(super) fn push(
         &mut self,
         descriptor: Descriptor,
-        segments: &mut Vec<Segment>,
+        burst: &mut Burst,
     ) -> Result<u32, RingError> {
+        let Burst {
+            segments, followed, ..
+        } = burst;
+        *followed += 1;
         let writable = descriptor.flags & DESC_WRITE != 0;
         if writable != (self.direction == Direction::Writable) {
             return Err(RingError::Direction);

@@ -76,7 +76,8 @@ impl Ring {
     }
 
     /// Parses up to `count` chains behind those of the burst, of which all are this ring's, and
-    /// appends them. They stay the driver's until they are published.
+    /// appends them, but none after one that made the burst [cost](Burst::is_spent) as much as one
+    /// may. They stay the driver's until they are published.
     #[inline]
     pub(crate) fn parse(&mut self, count: usize, burst: &mut Burst) -> Result<(), RingError> {
         each!(self, ring => ring.parse(count, burst))

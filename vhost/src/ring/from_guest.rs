@@ -17,6 +17,8 @@ pub struct FromGuest {
     active: Active,
     /// Bytes of the virtio-net header.
     header: u32,
+    /// What the last burst costs.
+    cost: u64,
 }
 
 impl FromGuest {
@@ -24,6 +26,7 @@ impl FromGuest {
         Self {
             active: Active::new(report, alarm),
             header: NetHeader::LEN as u32,
+            cost: 0,
         }
     }
 
@@ -45,17 +48,20 @@ impl FromGuest {
         self.active.is_running()
     }
 
-    /// Parses up to `max` frames, [`BURST`] at most; tells how many there are.
+    /// Parses up to `max` frames, [`BURST`] at most; tells how many there are. Large frames, and
+    /// frames in many pieces, make a burst shorter: see [`cost`](Self::cost).
     ///
     /// A burst that is still open is completed first. Chains that hold no frame are counted and
     /// given back with the others.
     #[inline]
     pub fn fetch(&mut self, max: usize) -> usize {
         self.complete();
+        self.cost = 0;
         let count = max.min(BURST);
         if count == 0 || !self.active.look() || !self.active.parse(count) {
             return 0;
         }
+        self.cost = self.active.burst.cost();
         let limits = self.header + 1..=self.header + MAX_FRAME as u32;
         let enabled = self.active.started().is_some_and(|s| s.enabled);
         let chains = &mut self.active.burst.chains;
@@ -75,7 +81,7 @@ impl FromGuest {
     /// back with the others, in their order.
     #[cold]
     fn reject(&mut self, enabled: bool) {
-        let Self { active, header } = self;
+        let Self { active, header, .. } = self;
         let (burst, counters) = (&mut active.burst, &mut active.counters);
         burst.whole.clone_from(&burst.chains);
         burst.chains.retain(|chain| {
@@ -90,6 +96,13 @@ impl FromGuest {
             }
             false
         });
+    }
+
+    /// What the last [`fetch`](Self::fetch) costs, in bytes to copy: those of its chains, and
+    /// [`DESCRIPTOR_COST`](super::DESCRIPTOR_COST) for each descriptor that was followed. Either
+    /// is at most [`BURST_COST`](super::BURST_COST) and that of one chain more.
+    pub fn cost(&self) -> u64 {
+        self.cost
     }
 
     /// Number of frames in the burst.

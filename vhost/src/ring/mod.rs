@@ -40,6 +40,26 @@ pub const BURST: usize = 64;
 /// 1024 too.
 pub const MAX_CHAIN: usize = 1024;
 
+/// Bytes of frames that one burst takes from a guest, and one frame more at most. With frames of
+/// 64 KiB a burst would else keep a worker, and all its other ports, for as long as it takes to
+/// copy 4 MiB.
+pub const BURST_BYTES: u32 = 256 << 10;
+
+/// Descriptors that one burst follows on a ring from a guest, and one chain more at most.
+pub const BURST_DESCRIPTORS: u32 = MAX_CHAIN as u32;
+
+/// Descriptors that a burst follows on a ring to a guest for each frame that is to be sent, but
+/// [`BURST_DESCRIPTORS`] at least, and one chain more at most. The largest frame takes 44 buffers
+/// of the smallest size that Linux posts.
+pub const FRAME_DESCRIPTORS: u32 = 64;
+
+/// What following a descriptor counts in the [cost](FromGuest::cost) of a burst, in bytes to copy.
+pub const DESCRIPTOR_COST: u64 = (BURST_BYTES / BURST_DESCRIPTORS) as u64;
+
+/// The [cost](FromGuest::cost) of bursts after which a port with several queues should leave the
+/// rest to the next poll.
+pub const BURST_COST: u64 = BURST_BYTES as u64;
+
 /// Longest frame taken from a guest, in bytes, without its virtio-net header: the largest IP
 /// packet, an Ethernet header and two VLAN tags, rounded up.
 pub const MAX_FRAME: usize = 65_536 + 64;
@@ -131,6 +151,9 @@ pub struct RingCounters {
     pub notifications: u64,
     /// Times that the ring broke.
     pub breaks: u64,
+    /// Descriptors that were followed, those of indirect tables and of chains without a frame
+    /// included.
+    pub descriptors: u64,
 }
 
 /// Which way a queue's buffers go.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
-use super::buffers::{Buffers, DESC_INDIRECT, DESC_NEXT, Descriptor, Segment, Table};
+use super::buffers::{Buffers, DESC_INDIRECT, DESC_NEXT, Descriptor, Table};
 use super::{Areas, Burst, Chain, Direction, MAX_CHAIN, RingError, RingState};
 use crate::copy;
 use crate::memory::GuestMemory;
@@ -185,9 +185,9 @@ impl SplitRing {
                 Descriptor::from_split(low, high)
             };
             let total = if descriptor.flags & (DESC_NEXT | DESC_INDIRECT) == 0 {
-                self.buffers.push(descriptor, &mut burst.segments)?
+                self.buffers.push(descriptor, burst)?
             } else {
-                self.walk(descriptor, &mut burst.segments)?
+                self.walk(descriptor, burst)?
             };
             if !burst.close(self.buffers.direction, first, head, total)? {
                 break;
@@ -199,11 +199,7 @@ impl SplitRing {
     /// Walks a chain of more than one descriptor, or an indirect one.
     #[cold]
     #[inline(never)]
-    fn walk(
-        &mut self,
-        mut descriptor: Descriptor,
-        segments: &mut Vec<Segment>,
-    ) -> Result<u32, RingError> {
+    fn walk(&mut self, mut descriptor: Descriptor, burst: &mut Burst) -> Result<u32, RingError> {
         let size = u32::from(self.layout.size);
         let mut table = Table {
             base: self.layout.desc,
@@ -230,7 +226,7 @@ impl SplitRing {
                 return Err(RingError::ChainTooLong);
             }
             left -= 1;
-            total += u64::from(self.buffers.push(descriptor, segments)?);
+            total += u64::from(self.buffers.push(descriptor, burst)?);
             if descriptor.flags & DESC_NEXT == 0 {
                 break;
             }

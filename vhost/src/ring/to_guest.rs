@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::active::{Active, RingReport, Started};
-use super::{BURST, FromGuest, MAX_CHAIN, RingCounters, Segment};
+use super::{
+    BURST, BURST_DESCRIPTORS, FRAME_DESCRIPTORS, FromGuest, MAX_CHAIN, RingCounters, Segment,
+};
 use crate::copy;
 use crate::event::Event;
 use crate::net::{NetHeader, feature};
@@ -75,6 +77,7 @@ impl ToGuest {
         if !self.active.is_running() || lens.is_empty() || !self.active.look() {
             return 0;
         }
+        self.active.burst.budget = BURST_DESCRIPTORS.max(lens.len() as u32 * FRAME_DESCRIPTORS);
         for (i, &len) in lens.iter().enumerate() {
             if !self.place(len, lens.len() - i) {
                 break;
@@ -125,7 +128,7 @@ impl ToGuest {
     fn more(&mut self, ahead: usize) -> bool {
         let parsed = self.active.burst.chains.len();
         let count = ahead.clamp(4, BURST);
-        if parsed + count > MAX_CHAIN + BURST {
+        if parsed + count > MAX_CHAIN + BURST || self.active.burst.is_spent() {
             return false;
         }
         if !self.active.parse(count) {
