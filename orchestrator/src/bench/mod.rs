@@ -2,5 +2,9 @@
 //!
 //! `traffic` says what is sent, `trial` sends it at a load and tells what became of it.
 
+pub mod method;
+pub mod output;
+pub mod stats;
 pub mod traffic;
 pub mod trial;
+pub mod units;

@@ -1,0 +1,99 @@
+//! Back-to-back frames: the longest burst without loss, and the buffer that it means (RFC 9004).
+//!
+//! A virtqueue has no line rate. A burst is sent at twice the rate that comes through at most; this
+//! rate stands where the RFC has the maximum theoretical frame rate. As the RFC's correction says,
+//! frames that were forwarded while the burst went on did not need the buffer:
+//! `corrected = burst / rate * (1 - throughput / rate)`.
+
+use std::time::Duration;
+
+use super::runner::{Runner, Stop, quality};
+use super::{ceiling, reference};
+use crate::bench::output::record::{BackToBack, Outcome, Quality};
+use crate::bench::stats::Estimate;
+use crate::bench::trial::{Load, Rate};
+
+/// A burst's rate, as a multiple of the rate that comes through at most.
+const FASTER: f64 = 2.0;
+/// Relative width at which a search for the longest burst ends, and the shortest step in frames.
+const WIDTH: f64 = 0.02;
+
+/// The longest burst, several times.
+pub fn run(runner: &mut Runner<'_>, outcomes: &[Outcome]) -> Result<Outcome, Stop> {
+    let highest = ceiling(runner)?;
+    let rate = highest * FASTER;
+    let throughput = reference(runner, outcomes, &["throughput", "ndr", "pdr", "mrr"]);
+    // With nothing found before, what comes through at most is the best that is known.
+    let (name, throughput) = throughput.unwrap_or(("probe", highest / super::HEADROOM));
+    let first = runner.trials.len();
+    let (mut bursts, mut spoiled, mut at_most) = (Vec::new(), false, true);
+    for _ in 0..runner.settings.repetitions.max(1) {
+        let longest = longest(runner, rate)?;
+        spoiled |= longest.spoiled;
+        at_most &= longest.at_most;
+        bursts.push(longest.frames as f64);
+        if runner.is_late() {
+            break;
+        }
+    }
+    let mut quality = Quality {
+        spoiled,
+        ..quality(&runner.trials[first..])
+    };
+    quality
+        .remarks
+        .push(format!("corrected by the {name} rate"));
+    let Some(burst) = Estimate::of(&bursts) else {
+        return Err(Stop::Cancelled);
+    };
+    let implied_s = burst.mean / rate;
+    Ok(Outcome::BackToBack(BackToBack {
+        burst_load: rate,
+        throughput,
+        implied_s,
+        corrected_s: implied_s * (1.0 - throughput / rate).max(0.0),
+        at_most,
+        quality,
+        burst,
+    }))
+}
+
+struct Longest {
+    frames: u64,
+    spoiled: bool,
+    at_most: bool,
+}
+
+/// Doubles until frames are lost, then halves.
+fn longest(runner: &mut Runner<'_>, rate: f64) -> Result<Longest, Stop> {
+    let most = runner.settings.longest_burst.max(1);
+    let (mut good, mut bad, mut spoiled) = (0, None, false);
+    let mut frames = 32.min(most);
+    loop {
+        let load = Load {
+            rate: Rate::PacketsPerSecond(rate),
+            // The burst ends the trial; this is for a generator that can't keep up.
+            duration: Duration::from_secs_f64((frames as f64 / rate * 4.0).max(0.05)),
+            burst: Some(frames),
+        };
+        let sample = runner.clean_sample("back-to-back", &load, 0.0)?;
+        if sample.trial.loss_ratio == 0.0 {
+            good = frames;
+        } else {
+            spoiled |= sample.is_spoiled(0.0);
+            bad = Some(frames);
+        }
+        let width = ((good as f64 * WIDTH) as u64).max(1);
+        frames = match bad {
+            None if good >= most => break,
+            None => (good * 2).min(most),
+            Some(bad) if bad - good <= width => break,
+            Some(bad) => good + (bad - good) / 2,
+        };
+    }
+    Ok(Longest {
+        frames: good,
+        spoiled,
+        at_most: bad.is_none(),
+    })
+}

@@ -1,0 +1,74 @@
+//! Latency at the load: trials at shares of the rate that was found, or at a load that the user gives.
+
+use std::time::Duration;
+
+use super::runner::{MOST_NOISE, Runner, Stop, quality};
+use super::{ceiling, reference};
+use crate::bench::output::latency::Latency;
+use crate::bench::output::record::{LatencyOutcome, LatencyPoint, Outcome};
+use crate::bench::trial::{Load, Rate};
+
+/// Share of what comes through at most that stands for the NDR where none was searched for: a closed loop's rate
+/// is no load at which to measure latency.
+const OF_PROBE: f64 = 0.5;
+
+/// Latency at each load, the lowest first.
+pub fn run(runner: &mut Runner<'_>, outcomes: &[Outcome]) -> Result<Outcome, Stop> {
+    let (name, full, loads) = loads(runner, outcomes)?;
+    let duration = runner.settings.latency_trial;
+    let mut points = Vec::new();
+    for (index, &share) in loads.iter().enumerate() {
+        runner.expect(duration * (loads.len() - index - 1) as u32);
+        let load = Load {
+            rate: Rate::PacketsPerSecond(full * share),
+            duration,
+            burst: None,
+        };
+        let mut sample = runner.load("latency", &load)?;
+        for _ in 0..runner.settings.retries {
+            if sample.trial.noise.share <= MOST_NOISE {
+                break;
+            }
+            sample = runner.load("latency", &load)?;
+        }
+        let Some(latency) = Latency::of(&sample.latency) else {
+            continue;
+        };
+        let mut quality = quality([&sample.trial]);
+        quality.spoiled = sample.trial.noise.share > MOST_NOISE;
+        points.push(LatencyPoint {
+            offered: full * share * f64::from(runner.directions()),
+            share,
+            latency,
+            loss_ratio: sample.trial.loss_ratio,
+            doubtful_share: sample.excused(),
+            quality,
+        });
+    }
+    runner.expect(Duration::ZERO);
+    Ok(Outcome::Latency(LatencyOutcome {
+        reference: name.to_owned(),
+        points,
+    }))
+}
+
+/// The name of the reference, its load in each direction, and the shares of it that are measured.
+fn loads(
+    runner: &mut Runner<'_>,
+    outcomes: &[Outcome],
+) -> Result<(&'static str, f64, Vec<f64>), Stop> {
+    if let Some(load) = runner.settings.load {
+        return Ok(("rate", load, vec![1.0]));
+    }
+    let mut shares = runner.settings.latency_loads.clone();
+    shares.sort_by(f64::total_cmp);
+    let found = reference(runner, outcomes, &["ndr", "throughput", "pdr"]);
+    let (name, full) = match found {
+        Some(found) => found,
+        None => (
+            "half of the probe",
+            ceiling(runner)? / super::HEADROOM * OF_PROBE,
+        ),
+    };
+    Ok((name, full, shares))
+}

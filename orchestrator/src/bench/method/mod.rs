@@ -1,0 +1,107 @@
+//! How results are found: the methods of the field, each a short file.
+//!
+//! A method orders trials from a [`Runner`], which knows the target, repeats what noise spoiled,
+//! and keeps a record of everything; it returns an [`Outcome`]. Methods know neither packets nor
+//! sockets, so that a simulated target tests them (`sim`).
+
+mod back_to_back;
+mod connections;
+mod frame_loss;
+mod latency;
+pub mod mlr;
+mod mrr;
+mod rates;
+mod recovery;
+mod runner;
+mod settings;
+#[cfg(test)]
+pub(crate) mod sim;
+mod soak;
+#[cfg(test)]
+mod tests;
+mod throughput;
+
+pub use runner::{Runner, Sample, Stop, Subject, Watch};
+pub use settings::{Effort, Method, Settings};
+
+use super::output::record::{Outcome, Quality};
+use super::trial::Rate;
+
+/// Runs all methods that the runner's settings name, in an order in which later ones can use what earlier ones found.
+/// What was found before a stop is kept in `outcomes`.
+///
+/// # Errors
+/// Why it stopped early.
+pub fn run(runner: &mut Runner<'_>, outcomes: &mut Vec<Outcome>) -> Result<(), Stop> {
+    runner.warm_up()?;
+    for method in runner.settings.methods.clone() {
+        match method {
+            Method::Mrr => outcomes.push(mrr::run(runner)?),
+            Method::Ndr | Method::Pdr => rates::run(runner, outcomes)?,
+            Method::Throughput => outcomes.push(throughput::run(runner)?),
+            Method::FrameLoss => outcomes.push(frame_loss::run(runner)?),
+            Method::BackToBack => outcomes.push(back_to_back::run(runner, outcomes)?),
+            Method::Recovery => outcomes.push(recovery::run(runner, outcomes)?),
+            Method::Latency => outcomes.push(latency::run(runner, outcomes)?),
+            Method::Soak => outcomes.push(soak::run(runner, outcomes)?),
+            Method::ConnectionsPerSecond | Method::ConcurrentConnections | Method::Transactions => {
+                outcomes.push(connections::run(runner, method)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A rate that was found before, in packets a second in each direction, and its name: what other methods take as
+/// their measure. The strictest comes first; a spoiled one is passed over where another is not.
+fn reference(
+    runner: &Runner<'_>,
+    outcomes: &[Outcome],
+    wanted: &[&'static str],
+) -> Option<(&'static str, f64)> {
+    let find = |name: &str, spoiled: bool| {
+        outcomes
+            .iter()
+            .find_map(|outcome| found(outcome, name, spoiled))
+    };
+    let directions = f64::from(runner.directions().max(1));
+    [false, true].into_iter().find_map(|spoiled| {
+        let mut named = wanted.iter().map(|&name| (name, find(name, spoiled)));
+        named.find_map(|(name, rate)| Some((name, rate? / directions)))
+    })
+}
+
+/// The rate that `outcome` gives under the name `name`, if its being spoiled is as asked.
+fn found(outcome: &Outcome, name: &str, spoiled: bool) -> Option<f64> {
+    let (rate, quality): (Option<f64>, &Quality) = match outcome {
+        Outcome::Goal(goal) if goal.goal.name == name => (goal.lower, &goal.quality),
+        Outcome::Throughput(found) if name == "throughput" => (found.rate, &found.quality),
+        Outcome::Mrr(mrr) if name == "mrr" => (Some(mrr.rate.median), &mrr.quality),
+        _ => return None,
+    };
+    (quality.spoiled == spoiled).then_some(rate)?
+}
+
+/// The load that a method starts from when nothing was found before: what comes through at most.
+fn ceiling(runner: &mut Runner<'_>) -> Result<f64, Stop> {
+    if let Some(limit) = runner.settings.highest {
+        return Ok(limit);
+    }
+    if let Some(found) = runner.ceiling {
+        return Ok(found);
+    }
+    let time = runner.settings.probe;
+    let sample = runner.sample("probe", Rate::Max, time)?;
+    let directions = sample.trial.directions.iter();
+    let fastest = directions.map(|d| d.received).max().unwrap_or(0) as f64;
+    let received = fastest / sample.trial.elapsed_s.max(1e-9);
+    // An open loop may get more through than a closed one, whose packets wait for room.
+    let found = (received * HEADROOM).max(MIN_LOAD * 2.0);
+    runner.ceiling = Some(found);
+    Ok(found)
+}
+
+/// How far above the rate of a closed loop searches begin.
+const HEADROOM: f64 = 1.25;
+/// The lowest load that is tried, packets a second in each direction.
+const MIN_LOAD: f64 = 100.0;

@@ -1,0 +1,80 @@
+//! A long run at one load: does anything drift, leak or fail?
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::runner::{Runner, Stop, quality};
+use super::{ceiling, reference};
+use crate::bench::output::latency::Latency;
+use crate::bench::output::record::{Outcome, Slice, Soak};
+use crate::bench::trial::{Load, Rate};
+
+/// Slices that a soak is told in, and the shortest and longest of them.
+const SLICES: u32 = 60;
+const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_mins(1);
+
+/// The run, slice by slice. If it is stopped, what there is counts.
+pub fn run(runner: &mut Runner<'_>, outcomes: &[Outcome]) -> Result<Outcome, Stop> {
+    let load = match runner.settings.load {
+        Some(load) => load,
+        None => match reference(runner, outcomes, &["ndr", "throughput", "pdr"]) {
+            Some((_, rate)) => rate * runner.settings.soak_share,
+            None => ceiling(runner)? / super::HEADROOM * runner.settings.soak_share / 2.0,
+        },
+    };
+    let whole = runner.settings.soak;
+    let slice = (whole / SLICES).clamp(SHORTEST, LONGEST).min(whole);
+    let first = runner.trials.len();
+    let mut slices: Vec<Slice> = Vec::new();
+    let mut latency: Option<Histogram<u64>> = None;
+    let mut unfinished = false;
+    let mut at = Duration::ZERO;
+    while at < whole {
+        let duration = slice.min(whole.saturating_sub(at));
+        runner.expect(whole.saturating_sub(at + duration));
+        let order = Load {
+            rate: Rate::PacketsPerSecond(load),
+            duration,
+            burst: None,
+        };
+        let sample = match runner.load("soak", &order) {
+            Ok(sample) => sample,
+            Err(Stop::Cancelled) if !slices.is_empty() => {
+                unfinished = true;
+                break;
+            }
+            Err(stop) => return Err(stop),
+        };
+        let here = Latency::of(&sample.latency);
+        slices.push(Slice {
+            at_s: at.as_secs_f64(),
+            rate: sample.trial.rate,
+            loss_ratio: sample.trial.loss_ratio,
+            p50: here.as_ref().map(|latency| latency.p50),
+            p99_9: here.as_ref().map(|latency| latency.p99_9),
+            spoiled: sample.is_spoiled(0.0),
+        });
+        match &mut latency {
+            // Both came from one target with one range; what does not fit is not worth a failure.
+            Some(sum) => drop(sum.add(&sample.latency)),
+            None => latency = Some(sample.latency),
+        }
+        at += duration;
+    }
+    runner.expect(Duration::ZERO);
+    let trials = &runner.trials[first..];
+    let counts = trials.iter().flat_map(|trial| &trial.directions);
+    let (offered, received) = counts.fold((0, 0), |(o, r), c| (o + c.offered, r + c.received));
+    let mut quality = quality(trials);
+    quality.unfinished = unfinished;
+    quality.spoiled = slices.iter().any(|slice| slice.spoiled);
+    Ok(Outcome::Soak(Soak {
+        offered: load * f64::from(runner.directions()),
+        slices,
+        latency: latency.as_ref().and_then(Latency::of),
+        loss_ratio: (offered - received.min(offered)) as f64 / offered.max(1) as f64,
+        quality,
+    }))
+}
