@@ -28,6 +28,8 @@ pub mod feature {
     pub const STATUS: u64 = 1 << 16;
     /// There is a control queue; with vhost-user the front end serves it.
     pub const CTRL_VQ: u64 = 1 << 17;
+    /// The driver announces the guest's addresses when it is asked to, after a migration.
+    pub const GUEST_ANNOUNCE: u64 = 1 << 21;
     /// The device has several pairs of queues.
     pub const MQ: u64 = 1 << 22;
     /// Dirty pages are logged during migration (vhost).
@@ -42,6 +44,39 @@ pub mod feature {
     pub const PROTOCOL_FEATURES: u64 = 1 << 30;
     /// The device follows virtio 1.0 or later.
     pub const VERSION_1: u64 = 1 << 32;
+    /// The device reaches memory through an IOMMU.
+    pub const ACCESS_PLATFORM: u64 = 1 << 33;
+
+    /// The names of the bits that are set, as virtio spells them, without `VIRTIO_` and `F_`; a
+    /// bit that has none here is there by its number.
+    pub fn names(features: u64) -> Vec<String> {
+        super::names(features, &NAMES)
+    }
+
+    const NAMES: [(u64, &str); 22] = [
+        (CSUM, "csum"),
+        (GUEST_CSUM, "guest-csum"),
+        (MTU, "mtu"),
+        (MAC, "mac"),
+        (GUEST_TSO4, "guest-tso4"),
+        (GUEST_TSO6, "guest-tso6"),
+        (GUEST_ECN, "guest-ecn"),
+        (HOST_TSO4, "host-tso4"),
+        (HOST_TSO6, "host-tso6"),
+        (HOST_ECN, "host-ecn"),
+        (MRG_RXBUF, "mrg-rxbuf"),
+        (STATUS, "status"),
+        (CTRL_VQ, "ctrl-vq"),
+        (GUEST_ANNOUNCE, "guest-announce"),
+        (MQ, "mq"),
+        (LOG_ALL, "log-all"),
+        (ANY_LAYOUT, "any-layout"),
+        (INDIRECT_DESC, "indirect-desc"),
+        (EVENT_IDX, "event-idx"),
+        (PROTOCOL_FEATURES, "protocol-features"),
+        (VERSION_1, "version-1"),
+        (ACCESS_PLATFORM, "access-platform"),
+    ];
 
     /// Offloads that the device side accepts from the guest.
     pub const HOST_OFFLOADS: u64 = CSUM | HOST_TSO4 | HOST_TSO6 | HOST_ECN;
@@ -49,6 +84,44 @@ pub mod feature {
     pub const GUEST_OFFLOADS: u64 = GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6 | GUEST_ECN;
     /// Every offload there is here.
     pub const OFFLOADS: u64 = HOST_OFFLOADS | GUEST_OFFLOADS;
+}
+
+/// Bits of vhost-user's protocol features.
+pub mod protocol_feature {
+    /// The names of the bits that are set, as vhost-user spells them; a bit that has none here is
+    /// there by its number.
+    pub fn names(features: u64) -> Vec<String> {
+        super::names(features, &NAMES)
+    }
+
+    const NAMES: [(u64, &str); 17] = [
+        (1 << 0, "mq"),
+        (1 << 1, "log-shmfd"),
+        (1 << 2, "rarp"),
+        (1 << 3, "reply-ack"),
+        (1 << 4, "mtu"),
+        (1 << 5, "backend-req"),
+        (1 << 6, "cross-endian"),
+        (1 << 7, "crypto-session"),
+        (1 << 8, "pagefault"),
+        (1 << 9, "config"),
+        (1 << 10, "backend-send-fd"),
+        (1 << 11, "host-notifier"),
+        (1 << 12, "inflight-shmfd"),
+        (1 << 13, "reset-device"),
+        (1 << 14, "inband-notifications"),
+        (1 << 15, "configure-mem-slots"),
+        (1 << 16, "status"),
+    ];
+}
+
+fn names(bits: u64, table: &[(u64, &str)]) -> Vec<String> {
+    let bits = (0..64).map(|i| 1 << i).filter(|bit| bits & bit != 0);
+    let name = |bit: u64| match table.iter().find(|(known, _)| *known == bit) {
+        Some((_, name)) => (*name).to_owned(),
+        None => format!("bit-{}", bit.trailing_zeros()),
+    };
+    bits.map(name).collect()
 }
 
 /// `flags`: the checksum from `csum_start` is still to be computed and stored at `csum_offset`.
@@ -133,6 +206,13 @@ impl NetHeader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn features_have_names() {
+        let bits = feature::MQ | feature::VERSION_1 | 1 << 63;
+        assert_eq!(feature::names(bits), ["mq", "version-1", "bit-63"]);
+        assert_eq!(protocol_feature::names(0x1_0008), ["reply-ack", "status"]);
+    }
 
     #[test]
     fn header_bytes_round_trip() {

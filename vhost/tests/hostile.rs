@@ -26,6 +26,14 @@ const SET_MEM_TABLE: u32 = 5;
 const SET_VRING_NUM: u32 = 8;
 const SET_VRING_KICK: u32 = 12;
 const NEED_REPLY: u32 = 8;
+const SET_PROTOCOL_FEATURES: u32 = 16;
+const SET_VRING_ENABLE: u32 = 18;
+const SEND_RARP: u32 = 19;
+const NET_SET_MTU: u32 = 20;
+const SET_STATUS: u32 = 39;
+const GET_STATUS: u32 = 40;
+/// RARP, MTU, STATUS; without `REPLY_ACK`.
+const PROTOCOL: u64 = 1 << 2 | 1 << 4 | 1 << 16;
 
 /// Two devices: one to attack, and a neighbour that must not notice.
 struct Street {
@@ -485,4 +493,74 @@ fn queues_that_do_not_exist_and_kicks_that_are_none() {
     is_hung_up("no kick", |s| {
         message(s, SET_VRING_KICK, NEED_REPLY, 8, &index(0), &[]);
     });
+}
+
+#[test]
+fn requests_of_another_form_than_theirs() {
+    let fd = memfd(4096);
+    let fd = fd.as_fd();
+    let start = |s: &UnixStream| {
+        message(s, SET_PROTOCOL_FEATURES, 0, 8, &PROTOCOL.to_le_bytes(), &[]);
+    };
+    for request in [
+        SET_VRING_ENABLE,
+        SEND_RARP,
+        NET_SET_MTU,
+        SET_STATUS,
+        GET_STATUS,
+    ] {
+        let right = if request == GET_STATUS { 0 } else { 8 };
+        let payload = [0; 4096];
+        for size in [0usize, 1, 7, 8, 9, 16, 4096]
+            .into_iter()
+            .filter(|s| *s != right)
+        {
+            is_hung_up("a wrong size", |s| {
+                start(s);
+                message(s, request, 0, size as u32, &payload[..size], &[]);
+            });
+        }
+        for size in [4097, u32::MAX] {
+            is_hung_up("an impossible size", |s| {
+                start(s);
+                message(s, request, 0, size, &payload, &[]);
+            });
+        }
+        let payload = &payload[..right];
+        // An answer, another version, bits that mean nothing.
+        for flags in [4, 2, 16, 1 << 31] {
+            is_hung_up("wrong flags", |s| {
+                start(s);
+                message(s, request, flags, right as u32, payload, &[]);
+            });
+        }
+        for fds in [&[fd][..], &[fd; 8], &[fd; 60]] {
+            is_hung_up("unasked file descriptors", |s| {
+                start(s);
+                message(s, request, 0, right as u32, payload, fds);
+            });
+        }
+        if request != SET_VRING_ENABLE {
+            is_hung_up("what was not negotiated", |s| {
+                message(s, request, 0, right as u32, payload, &[]);
+            });
+        }
+    }
+}
+
+#[test]
+fn requests_that_make_no_sense_and_want_no_reply() {
+    for (request, value) in [
+        (SET_VRING_ENABLE, 2 | 1 << 32),
+        (SET_VRING_ENABLE, 2 << 32),
+        (SEND_RARP, u64::MAX),
+        (NET_SET_MTU, 10),
+        (SET_STATUS, 256),
+    ] {
+        is_hung_up("nonsense", |s| {
+            message(s, SET_PROTOCOL_FEATURES, 0, 8, &PROTOCOL.to_le_bytes(), &[]);
+            // Nobody acknowledges what was not agreed on.
+            message(s, request, NEED_REPLY, 8, &value.to_le_bytes(), &[]);
+        });
+    }
 }

@@ -5,6 +5,7 @@ mod generator;
 mod interface;
 mod packet_ring;
 mod pcap;
+mod rarp;
 mod tap;
 mod vhost_user;
 pub mod virtio_header;

@@ -10,6 +10,7 @@ use chainplane_vhost::backend::QueuePair;
 use chainplane_vhost::net::{NetHeader, feature};
 use chainplane_vhost::ring::BURST_COST;
 
+use super::rarp;
 use super::virtio_header::VirtioHeader;
 use crate::packet::{BURST, Batch, Packet};
 use crate::port::{Offloads, Port, PortContext, PortDrop};
@@ -22,6 +23,8 @@ pub struct VhostUser {
     offloads: Offloads,
     /// Sums up the pairs' generations, to see when descriptors change.
     generation: u64,
+    /// The MAC address of a guest that came from elsewhere and that the network shall learn of.
+    announcement: Option<[u8; 6]>,
 }
 
 impl VhostUser {
@@ -32,6 +35,20 @@ impl VhostUser {
             next: 0,
             offloads: Offloads::default(),
             generation: 0,
+            announcement: None,
+        }
+    }
+
+    /// Adds the announcement of the guest, as if it had sent it, once there is room and a buffer.
+    #[cold]
+    fn announce(&mut self, mac: [u8; 6], cx: &mut PortContext<'_>, batch: &mut Batch) {
+        if !batch.is_full()
+            && let Some(mut packet) = cx.pool.take(rarp::LEN)
+            && let Some(bytes) = packet.extend(rarp::LEN)
+        {
+            bytes.copy_from_slice(&rarp::announcement(mac));
+            batch.push(packet);
+            self.announcement = None;
         }
     }
 
@@ -166,7 +183,10 @@ impl Port for VhostUser {
     fn sync(&mut self, _cx: &mut PortContext<'_>) {
         let mut changed = false;
         for pair in &mut self.pairs {
-            changed |= pair.poll();
+            if pair.poll() {
+                changed = true;
+                self.announcement = pair.take_announcement().or(self.announcement);
+            }
         }
         if changed {
             self.generation = self.generation.wrapping_add(1);
@@ -180,6 +200,9 @@ impl Port for VhostUser {
     }
 
     fn receive(&mut self, cx: &mut PortContext<'_>, batch: &mut Batch) {
+        if let Some(mac) = self.announcement {
+            self.announce(mac, cx, batch);
+        }
         let count = self.pairs.len();
         let mut cost = 0;
         for turn in 0..count {
@@ -226,7 +249,9 @@ impl Port for VhostUser {
     fn arm(&mut self) -> bool {
         self.pairs
             .iter_mut()
-            .fold(false, |ready, pair| pair.from_guest.arm() | ready)
+            .fold(self.announcement.is_some(), |ready, pair| {
+                pair.from_guest.arm() | ready
+            })
     }
 
     fn disarm(&mut self) {
@@ -236,3 +261,6 @@ impl Port for VhostUser {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,8 +25,9 @@
 //! * An ICMP error passes if it quotes a packet of a session and is addressed to that packet's sender (RFC 5508,
 //!   RFC 4443). It does not keep the session alive. Other ICMP is judged by the rules, packet by packet, as is every
 //!   other protocol: answers to them need a rule of their own.
-//! * ARP passes, and neighbour solicitations, neighbour advertisements, router solicitations and router
-//!   advertisements that come from the link (RFC 4861: hop limit 255). Any other frame that is not IP is dropped.
+//! * ARP passes, reverse ARP (by which a guest that was migrated is announced), and neighbour solicitations, neighbour
+//!   advertisements, router solicitations and router advertisements that come from the link (RFC 4861: hop limit
+//!   255). Any other frame that is not IP is dropped.
 //! * Sessions of different VLANs are different sessions.
 //! * With `sessions` in use, a new one is refused (`sessions-full`); those there are go on.
 //!

@@ -23,7 +23,7 @@ indices! {
         InSession = "in-session",
         /// ICMP errors about packets of sessions.
         Related = "related",
-        /// ARP and neighbour discovery.
+        /// ARP, reverse ARP and neighbour discovery.
         Discovery = "discovery",
         /// Packets that a rule or default let through without a session (other protocols and ICMP messages).
         Untracked = "untracked",
@@ -89,7 +89,8 @@ impl Function for Firewall {
 
     fn process(&mut self, cx: &mut Context<'_>, packet: Packet, from: Interface) -> Verdict {
         let layers = packet.layers();
-        if layers.ethertype == ethertype::ARP || is_neighbour_discovery(&packet) {
+        let resolves = matches!(layers.ethertype, ethertype::ARP | ethertype::RARP);
+        if resolves || is_neighbour_discovery(&packet) {
             cx.count(FirewallCounter::Discovery);
             return Verdict::Leave(from.opposite(), packet);
         }

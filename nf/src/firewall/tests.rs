@@ -289,13 +289,14 @@ fn truncated_and_lying_quotes_are_not_related() {
 fn what_is_on_the_link_passes_and_the_rest_is_counted() {
     let mut sim = sim(&config(vec![]), Some(64));
     assert!(passes(&mut sim, OUT, &frame(0x0806, &[0; 28])));
+    assert!(passes(&mut sim, IN, &frame(0x8035, &[0; 46])));
     assert!(!passes(&mut sim, OUT, &frame(0x88cc, &[0; 28])));
     let whole = udp(at("10.0.0.1:5000"), at("192.0.2.1:53"));
     assert!(!passes(&mut sim, IN, &fragment(whole.clone(), 0)));
     assert!(!passes(&mut sim, IN, &fragment(whole, 1)));
     assert_eq!(value(&mut sim, "ethertype"), 1);
     assert_eq!(value(&mut sim, "fragment"), 2);
-    assert_eq!(value(&mut sim, "discovery"), 1);
+    assert_eq!(value(&mut sim, "discovery"), 2);
     // A neighbour solicitation, from the link and from afar.
     let solicitation = |hops: u8| {
         let mut frame = echo(at("[2001:db8::1]:7"), at("[2001:db8::2]:0"));

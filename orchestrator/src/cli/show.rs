@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 
 use super::{fail, print};
-use crate::control::report::{FunctionReport, Report, SessionReport, Values};
+use crate::control::report::{FunctionReport, Negotiated, Report, SessionReport, Values};
 use crate::control::{Request, Response, client};
 
 /// What to show.
@@ -140,11 +140,44 @@ fn ports(out: &mut String, report: &Report) {
             value(&port.counters, "tx-packets"),
             port.drops.values().sum::<u64>()
         );
+        if let Some(negotiated) = &port.negotiated {
+            show_negotiated(out, negotiated);
+        }
         if let Some(error) = &port.last_error {
             let _ = writeln!(out, "  last error: {error}");
         }
     }
     out.push('\n');
+}
+
+/// What a guest agreed on, in lines that fit a terminal.
+fn show_negotiated(out: &mut String, negotiated: &Negotiated) {
+    let mtu = negotiated.mtu.map(|mtu| format!("mtu {mtu}"));
+    let status = format!("status {:#04x}", negotiated.device_status);
+    let running = format!("{} queue pairs", negotiated.queue_pairs);
+    let device: Vec<_> = [Some(running), Some(status), mtu]
+        .into_iter()
+        .flatten()
+        .collect();
+    wrapped(out, "device", &device);
+    wrapped(out, "features", &negotiated.features);
+    wrapped(out, "protocol", &negotiated.protocol_features);
+}
+
+/// Words behind a title, as many to a line as fit in 80 columns.
+fn wrapped(out: &mut String, title: &str, words: &[String]) {
+    let mut line = format!("  {title:9}");
+    for word in words {
+        if line.len() + 1 + word.len() > 80 {
+            let _ = writeln!(out, "{line}");
+            line = format!("  {:9}", "");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    if !words.is_empty() {
+        let _ = writeln!(out, "{line}");
+    }
 }
 
 fn value(values: &Values, name: &str) -> u64 {
@@ -229,5 +262,30 @@ fn show_sessions(out: &mut String, function: &str, sessions: &[SessionReport]) {
             session.session,
             session.idle_ms as f64 / 1e3
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn negotiated_features_fit_a_terminal() {
+        let words = |n: usize| (0..n).map(|i| format!("feature-{i}")).collect::<Vec<_>>();
+        let negotiated = Negotiated {
+            features: words(12),
+            protocol_features: vec!["mq".into(), "reply-ack".into()],
+            device_status: 15,
+            mtu: Some(1500),
+            queue_pairs: 2,
+        };
+        let mut out = String::new();
+        show_negotiated(&mut out, &negotiated);
+        let lines: Vec<_> = out.lines().collect();
+        assert_eq!(lines[0], "  device    2 queue pairs status 0x0f mtu 1500");
+        assert!(lines[1].starts_with("  features  feature-0 feature-1"));
+        assert!(lines[2].starts_with("            feature-"));
+        assert_eq!(lines[3], "  protocol  mq reply-ack");
+        assert!(lines.iter().all(|line| line.len() <= 80));
     }
 }

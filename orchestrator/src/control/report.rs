@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use chainplane_dataplane::counters::Info;
 use chainplane_dataplane::stats::{FunctionSnapshot, PortSnapshot};
-use chainplane_vhost::backend::DeviceStatus;
+use chainplane_vhost::backend::{DeviceStatus, QueueStatus};
+use chainplane_vhost::net::{feature, protocol_feature};
 use serde::{Deserialize, Serialize};
 
 use crate::instance::Instance;
@@ -56,12 +57,43 @@ pub struct PortReport {
     pub worker: usize,
     /// `up`, or what is missing.
     pub state: String,
+    /// What a vhost-user port and its front end agreed on.
+    pub negotiated: Option<Negotiated>,
     /// The last thing that went wrong on a vhost-user port.
     pub last_error: Option<String>,
     /// Its counters.
     pub counters: Values,
     /// Packets dropped, by reason.
     pub drops: Values,
+}
+
+/// What a vhost-user port and its front end agreed on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Negotiated {
+    /// Virtio features, by name.
+    pub features: Vec<String>,
+    /// Protocol features of vhost-user, by name.
+    pub protocol_features: Vec<String>,
+    /// The virtio device status, where the front end tells it (virtio 1.2, 2.1).
+    pub device_status: u8,
+    /// The MTU in bytes that the front end told us.
+    pub mtu: Option<u16>,
+    /// Pairs of queues that run.
+    pub queue_pairs: usize,
+}
+
+impl Negotiated {
+    fn of(device: &DeviceStatus) -> Option<Self> {
+        let running = |pair: &&[QueueStatus]| pair.iter().all(|q| q.started && q.enabled);
+        device.connected.then(|| Self {
+            features: feature::names(device.features),
+            protocol_features: protocol_feature::names(device.protocol_features),
+            device_status: device.device_status,
+            mtu: device.mtu,
+            queue_pairs: device.queues.chunks(2).filter(running).count(),
+        })
+    }
 }
 
 /// A function.
@@ -191,6 +223,7 @@ impl PortReport {
             kind: kind.to_owned(),
             worker,
             state: device.as_ref().map_or("up", state).to_owned(),
+            negotiated: device.as_ref().and_then(Negotiated::of),
             last_error: device.and_then(|device| device.last_error),
             counters: values(&port.counters),
             drops: values(&port.drops),

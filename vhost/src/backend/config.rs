@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::status::MIN_MTU;
 use crate::net::feature;
 
 /// Who listens on the socket.
@@ -94,7 +95,7 @@ impl fmt::Display for ConfigError {
                 "offloads {bits:#x}: only checksum and TSO bits, and TSO and ECN only with what \
                  they need (TSO needs checksum, ECN needs TSO)"
             ),
-            Self::Mtu(mtu) => write!(f, "MTU {mtu} is below 68"),
+            Self::Mtu(mtu) => write!(f, "MTU {mtu} is below {MIN_MTU}"),
             Self::ClientPermissions => {
                 write!(
                     f,
@@ -131,7 +132,21 @@ impl DeviceConfig {
         if self.queue_pairs == 0 || self.queue_pairs > Self::MAX_QUEUE_PAIRS {
             return Err(ConfigError::QueuePairs(self.queue_pairs));
         }
-        // Virtio 1.2, 5.1.3.1: which feature bit requires which.
+        if self.offloads & !feature::OFFLOADS != 0 || Self::is_contradictory(self.offloads) {
+            return Err(ConfigError::Offloads(self.offloads));
+        }
+        if let Some(mtu) = self.mtu.filter(|mtu| *mtu < MIN_MTU) {
+            return Err(ConfigError::Mtu(mtu));
+        }
+        let permissions = self.owner.or(self.group).or(self.mode);
+        if self.role == Role::Client && permissions.is_some() {
+            return Err(ConfigError::ClientPermissions);
+        }
+        Ok(())
+    }
+
+    /// Whether a feature is there without one that it needs (virtio 1.2, 5.1.3.1).
+    pub(super) fn is_contradictory(features: u64) -> bool {
         let needs = [
             (
                 feature::GUEST_TSO4 | feature::GUEST_TSO6,
@@ -143,20 +158,11 @@ impl DeviceConfig {
                 feature::GUEST_TSO4 | feature::GUEST_TSO6,
             ),
             (feature::HOST_ECN, feature::HOST_TSO4 | feature::HOST_TSO6),
+            (feature::MQ | feature::GUEST_ANNOUNCE, feature::CTRL_VQ),
         ];
-        let lacks =
-            |(what, need): &(u64, u64)| self.offloads & what != 0 && self.offloads & need == 0;
-        if self.offloads & !feature::OFFLOADS != 0 || needs.iter().any(lacks) {
-            return Err(ConfigError::Offloads(self.offloads));
-        }
-        if let Some(mtu) = self.mtu.filter(|mtu| *mtu < 68) {
-            return Err(ConfigError::Mtu(mtu));
-        }
-        let permissions = self.owner.or(self.group).or(self.mode);
-        if self.role == Role::Client && permissions.is_some() {
-            return Err(ConfigError::ClientPermissions);
-        }
-        Ok(())
+        needs
+            .iter()
+            .any(|(what, need)| features & what != 0 && features & need == 0)
     }
 
     /// The features to offer: what is handled here and nothing else.
@@ -166,13 +172,16 @@ impl DeviceConfig {
             | feature::INDIRECT_DESC
             | feature::EVENT_IDX
             | feature::PROTOCOL_FEATURES
+            | feature::STATUS
+            // Front ends serve the control queue, and have the guest announce itself by it.
+            | feature::CTRL_VQ
+            | feature::GUEST_ANNOUNCE
             | self.offloads;
         if self.mergeable {
             bits |= feature::MRG_RXBUF;
         }
         if self.queue_pairs > 1 {
-            // Drivers need the control queue to use several pairs. The front end serves it.
-            bits |= feature::MQ | feature::CTRL_VQ;
+            bits |= feature::MQ;
         }
         if self.mtu.is_some() {
             bits |= feature::MTU;
@@ -183,14 +192,12 @@ impl DeviceConfig {
         bits
     }
 
-    /// Whether front ends can ask for the configuration space.
-    pub(crate) fn has_space(&self) -> bool {
-        self.mac.is_some()
-    }
+    /// Bytes of the configuration space.
+    pub(crate) const SPACE: usize = 12;
 
-    /// The device's configuration space (virtio 1.2, 5.1.4): MAC, status, pairs, MTU.
-    pub(crate) fn space(&self) -> [u8; 12] {
-        let mut space = [0; 12];
+    /// The configuration space (virtio 1.2, 5.1.4): MAC, status (the link is up), pairs, MTU.
+    pub(crate) fn space(&self) -> [u8; Self::SPACE] {
+        let mut space = [0; Self::SPACE];
         space[..6].copy_from_slice(&self.mac.unwrap_or_default());
         space[6..8].copy_from_slice(&1u16.to_le_bytes());
         space[8..10].copy_from_slice(&self.queue_pairs.to_le_bytes());

@@ -8,14 +8,15 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
+use vhost::vhost_user::BackendReqHandler;
 use vhost::vhost_user::message::MAX_MSG_SIZE;
-use vhost::vhost_user::{BackendReqHandler, VhostUserBackendReqHandlerMut};
 
+use super::messages::{self, HEADER, Header};
 use super::socket::Endpoint;
 use super::{Session, Shared};
 use crate::socket::Listener;
@@ -24,12 +25,6 @@ use crate::socket::Listener;
 const MESSAGE_PATIENCE: Duration = Duration::from_secs(2);
 /// First and longest pause between two attempts to connect as client.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-/// Bytes of a message header: request, flags, size.
-const HEADER: usize = 12;
-/// Header flag: the sender waits for an acknowledgement.
-const NEED_REPLY: u32 = 1 << 3;
-/// The request that switches a queue on or off.
-const SET_VRING_ENABLE: u32 = 18;
 
 /// How a connection ended.
 enum End {
@@ -42,11 +37,11 @@ enum End {
 }
 
 /// What is known of the message at the head of the socket's queue.
-struct Announced {
-    need_reply: bool,
-    whole: bool,
-    /// The queue that it enables or disables, where it wants no reply.
-    enable: Option<(u32, bool)>,
+enum Announced {
+    /// It has arrived.
+    Whole(Header),
+    /// Some of it is still to come.
+    Part,
 }
 
 pub(super) struct Control {
@@ -203,18 +198,17 @@ impl Control {
                 break End::Stopped;
             }
             match self.message(&peek) {
-                Ok(Some(announced)) => {
-                    let mut result = handler.handle_request();
-                    if let Some((queue, on)) = announced.enable
-                        && result.as_ref().is_err_and(is_too_early)
-                    {
-                        let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
-                        result = session.set_vring_enable(queue, on);
-                    }
+                Ok(Some(header)) => {
+                    let result = if header.is_ours() {
+                        handle(&peek, header, &session)
+                    } else {
+                        handler.handle_request()
+                    };
                     let Err(error) = result else {
                         continue;
                     };
-                    if !is_survivable(&error, announced.need_reply) {
+                    let told = lock(&session).is_told(header);
+                    if !(told && is_refusal(&error)) {
                         break End::Failed(format!("front end was disconnected: {error}"));
                     }
                     self.shared.report(format!("request was refused: {error}"));
@@ -227,15 +221,12 @@ impl Control {
             .connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = None;
-        session
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .close();
+        lock(&session).close();
         Ok(end)
     }
 
     /// Waits for the next whole message; `None` when something else was to be done.
-    fn message(&self, stream: &UnixStream) -> Result<Option<Announced>, End> {
+    fn message(&self, stream: &UnixStream) -> Result<Option<Header>, End> {
         let failed = |e: &dyn fmt::Display| End::Failed(format!("control socket failed: {e}"));
         let deadline = Instant::now() + MESSAGE_PATIENCE;
         if !self
@@ -248,7 +239,7 @@ impl Control {
             let closed = is_closed(stream).map_err(|e| failed(&e))?;
             match announced(stream).map_err(|e| failed(&e))? {
                 None => return Err(End::Closed),
-                Some(announced) if announced.whole => return Ok(Some(announced)),
+                Some(Announced::Whole(header)) => return Ok(Some(header)),
                 Some(_) if closed => {
                     return Err(End::Failed(
                         "front end left in the middle of a message".into(),
@@ -275,47 +266,47 @@ fn is_closed(stream: &UnixStream) -> rustix::io::Result<bool> {
 /// Looks at the message at the head of the queue without taking it; `None` at the end of the
 /// stream.
 fn announced(stream: &UnixStream) -> rustix::io::Result<Option<Announced>> {
-    let mut header = [0u8; HEADER + 8];
-    let got = match recv(stream, &mut header, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+    let mut bytes = [0u8; HEADER];
+    let got = match recv(stream, &mut bytes, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
         Ok((_, 0)) | Err(rustix::io::Errno::CONNRESET) => return Ok(None),
         Ok((_, got)) => got,
         Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => 0,
         Err(error) => return Err(error),
     };
     if got < HEADER {
-        return Ok(Some(Announced {
-            need_reply: false,
-            whole: false,
-            enable: None,
-        }));
+        return Ok(Some(Announced::Part));
     }
-    let word = |at: usize| {
-        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-    };
+    let header = Header::from_bytes(bytes);
     let waiting = rustix::io::ioctl_fionread(stream)?;
-    let size = word(8) as usize;
-    // What is too long for a message is left to the handler, which refuses it by its header.
+    let size = header.size as usize;
+    // What is too long for a message is left to whoever takes it, and refuses it by its header.
     let whole = size > MAX_MSG_SIZE || waiting >= (HEADER + size) as u64;
-    let need_reply = word(4) & NEED_REPLY != 0;
-    let enable = (got == header.len() && word(0) == SET_VRING_ENABLE && size == 8)
-        .then(|| (word(HEADER), word(HEADER + 4) == 1));
-    Ok(Some(Announced {
-        need_reply,
-        whole,
-        enable: enable.filter(|_| !need_reply),
+    Ok(Some(if whole {
+        Announced::Whole(header)
+    } else {
+        Announced::Part
     }))
 }
 
-/// Whether the handler refused a request because features are not negotiated yet.
-///
-/// QEMU switches the queues of a network card on and off before it sets the features, and relies on it afterwards.
-/// The handler takes such a request off the socket and forgets it, so it is carried out from what was announced.
-fn is_too_early(error: &vhost::vhost_user::Error) -> bool {
-    matches!(error, vhost::vhost_user::Error::InactiveFeature(_))
+fn lock(session: &Mutex<Session>) -> MutexGuard<'_, Session> {
+    session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether the stream of messages is still in step after an error, and the front end was told of
-/// it: it asked for an acknowledgement and got a negative one.
-fn is_survivable(error: &vhost::vhost_user::Error, need_reply: bool) -> bool {
-    need_reply && matches!(error, vhost::vhost_user::Error::ReqHandlerError(_))
+/// Takes and answers a message that the crate does not take.
+fn handle(
+    stream: &UnixStream,
+    header: Header,
+    session: &Mutex<Session>,
+) -> vhost::vhost_user::Result<()> {
+    let mut session = lock(session);
+    let negotiated = session.protocol();
+    let request = messages::take(stream, header, negotiated)?;
+    let result = session.perform(request);
+    messages::answer(stream, header, negotiated, result)
+}
+
+/// Whether the stream of messages is still in step after an error: the request was understood and
+/// refused.
+fn is_refusal(error: &vhost::vhost_user::Error) -> bool {
+    matches!(error, vhost::vhost_user::Error::ReqHandlerError(_))
 }

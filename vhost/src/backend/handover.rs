@@ -17,6 +17,8 @@ const LOCK_TRIES: u32 = 256;
 struct Mailbox {
     generation: u64,
     setup: Option<PairSetup>,
+    /// The MAC address of a guest that the network shall learn of.
+    announcement: Option<[u8; 6]>,
     /// What the worker let go of, to be freed on the control thread.
     returned: Vec<Started>,
     /// The worker works on rings.
@@ -117,6 +119,16 @@ impl PairShared {
         done
     }
 
+    /// Control side: has the worker tell the network that a guest is here, by its MAC address.
+    pub(crate) fn announce(&self, mac: [u8; 6], wake: &dyn Fn()) {
+        let mut mailbox = self.lock();
+        mailbox.announcement = Some(mac);
+        mailbox.generation += 1;
+        self.wanted.store(mailbox.generation, Ordering::Release);
+        drop(mailbox);
+        wake();
+    }
+
     /// Worker side: whether there is a newer setup than `generation`.
     #[inline]
     pub(crate) fn is_newer(&self, generation: u64) -> bool {
@@ -124,25 +136,28 @@ impl PairShared {
     }
 
     /// Worker side: takes the newest setup through `install`, which gives back the old rings;
-    /// tells the generation. `None` when the control thread keeps the mailbox to itself, which it
-    /// does for a moment only unless the system has put it aside: the worker must not wait for
-    /// that, and comes again.
+    /// tells the generation, and whom to announce. `None` when the control thread keeps the
+    /// mailbox to itself, which it does for a moment only unless the system has put it aside: the
+    /// worker must not wait for that, and comes again.
     #[cold]
-    pub(crate) fn take(&self, install: impl FnOnce(PairSetup) -> PairSetup) -> Option<u64> {
-        let generation = {
+    pub(crate) fn take(
+        &self,
+        install: impl FnOnce(PairSetup) -> PairSetup,
+    ) -> Option<(u64, Option<[u8; 6]>)> {
+        let (generation, announcement) = {
             let mut mailbox = self.try_lock()?;
             if let Some(setup) = mailbox.setup.take() {
                 mailbox.holds = setup.iter().any(Option::is_some);
                 let old = install(setup);
                 mailbox.returned.extend(old.into_iter().flatten());
             }
-            mailbox.generation
+            (mailbox.generation, mailbox.announcement.take())
         };
         self.seen.store(generation, Ordering::Release);
         if let Some(control) = self.control.get() {
             control.unpark();
         }
-        Some(generation)
+        Some((generation, announcement))
     }
 
     /// Worker side: says goodbye, giving the rings back.

@@ -8,9 +8,11 @@
 mod config;
 mod control;
 mod handover;
+mod messages;
 mod pair;
 mod session;
 mod socket;
+mod status;
 
 use std::fmt;
 use std::io;
@@ -20,6 +22,7 @@ use std::thread::JoinHandle;
 
 pub use config::{ConfigError, DeviceConfig, Role};
 pub use pair::QueuePair;
+pub use status::device_status;
 
 use crate::event::Event;
 use crate::ring::{RingCounters, RingError};
@@ -85,6 +88,12 @@ pub struct DeviceStatus {
     pub features: u64,
     /// Protocol feature bits negotiated with the front end.
     pub protocol_features: u64,
+    /// The virtio device status that the front end told us ([`device_status`]).
+    pub device_status: u8,
+    /// The MTU in bytes that the front end told us.
+    pub mtu: Option<u16>,
+    /// The MAC address that the driver wrote to the configuration space.
+    pub mac: Option<[u8; 6]>,
     /// Queues in virtio's order: to the guest, from the guest, and so on for each pair.
     pub queues: Vec<QueueStatus>,
     /// The last thing that went wrong.

@@ -20,6 +20,7 @@ pub struct QueuePair {
     pub from_guest: FromGuest,
     shared: Arc<PairShared>,
     generation: u64,
+    announcement: Option<[u8; 6]>,
 }
 
 impl QueuePair {
@@ -29,6 +30,7 @@ impl QueuePair {
             from_guest: FromGuest::new(shared.report(1).clone(), Some(alarm)),
             shared,
             generation: 0,
+            announcement: None,
         }
     }
 
@@ -46,11 +48,19 @@ impl QueuePair {
             ..
         } = self;
         let taken = shared.take(|[to, from]| [to_guest.install(to), from_guest.install(from)]);
-        let Some(generation) = taken else {
+        let Some((generation, announcement)) = taken else {
             return false;
         };
         self.generation = generation;
+        self.announcement = announcement.or(self.announcement);
         true
+    }
+
+    /// The MAC address of a guest that came from elsewhere and can't announce itself: the one who
+    /// polls shall send a reverse ARP request (RFC 903) in its name. Asked for once
+    /// [`poll`](Self::poll) returned true.
+    pub fn take_announcement(&mut self) -> Option<[u8; 6]> {
+        self.announcement.take()
     }
 
     /// Changes whenever [`poll`](Self::poll) returned true: a worker that sleeps on the

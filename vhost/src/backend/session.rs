@@ -26,7 +26,7 @@ const SHORT_PATIENCE: Duration = Duration::from_millis(20);
 
 /// A queue as the front end describes it.
 #[derive(Debug, Default)]
-struct Queue {
+pub(super) struct Queue {
     size: u16,
     areas: Option<Areas>,
     base: u16,
@@ -35,28 +35,36 @@ struct Queue {
     kick: Option<Arc<Event>>,
     call: Option<Arc<Event>>,
     error: Option<Arc<Event>>,
-    enabled: bool,
+    pub(super) enabled: bool,
     /// Which start this is; 0 while the queue is stopped.
-    epoch: u64,
+    pub(super) epoch: u64,
 }
 
 /// The state of one connection.
 pub(super) struct Session {
-    shared: Arc<Shared>,
-    offered: u64,
+    pub(super) shared: Arc<Shared>,
+    pub(super) offered: u64,
     features: u64,
-    protocol: u64,
+    pub(super) protocol: u64,
+    /// The virtio device status, as the driver set it.
+    pub(super) device_status: u8,
+    /// The features that the driver chose last were not accepted.
+    pub(super) features_refused: bool,
+    /// The MTU that the front end told us, in bytes.
+    pub(super) mtu: Option<u16>,
+    /// The MAC address that the driver wrote.
+    pub(super) mac: Option<[u8; 6]>,
     memory: Option<Arc<GuestMemory>>,
     /// Regions that were added again while they were there: QEMU 7.2 adds, and removes, each one once for
     /// every pair of queues.
     repeats: Vec<RegionLayout>,
-    queues: Vec<Queue>,
+    pub(super) queues: Vec<Queue>,
     /// Counts starts of queues, so that each has its own number.
     epochs: u64,
     patience: Duration,
 }
 
-fn refuse<T>(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Result<T> {
+pub(super) fn refuse<T>(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Result<T> {
     Err(Error::ReqHandlerError(io::Error::new(
         io::ErrorKind::InvalidInput,
         error,
@@ -78,6 +86,10 @@ impl Session {
             offered,
             features: 0,
             protocol: 0,
+            device_status: 0,
+            features_refused: false,
+            mtu: None,
+            mac: None,
             memory: None,
             repeats: Vec::new(),
             queues,
@@ -97,6 +109,7 @@ impl Session {
             status.connected = false;
             status.features = 0;
             status.protocol_features = 0;
+            (status.device_status, status.mtu, status.mac) = (0, None, None);
         });
     }
 
@@ -122,11 +135,12 @@ impl Session {
 
     /// Builds what the worker needs for one queue, if it can run.
     fn started(&mut self, index: usize) -> std::result::Result<Option<Started>, &'static str> {
+        let failed = self.has_failed();
         let queue = &mut self.queues[index];
         let (Some(memory), Some(areas)) = (&self.memory, queue.areas) else {
             return Ok(None);
         };
-        if !queue.kicked || queue.size == 0 {
+        if !queue.kicked || queue.size == 0 || failed {
             return Ok(None);
         }
         let direction = [Direction::Writable, Direction::Readable][index % 2];
@@ -189,7 +203,7 @@ impl Session {
         }
     }
 
-    fn refresh_all(&mut self) -> Result<()> {
+    pub(super) fn refresh_all(&mut self) -> Result<()> {
         let mut result = Ok(());
         for pair in 0..self.shared.pairs.len() {
             let queues = &self.queues[2 * pair..2 * pair + 2];
@@ -238,8 +252,11 @@ impl VhostUserBackendReqHandlerMut for Session {
 
     fn reset_device(&mut self) -> Result<()> {
         self.features = 0;
+        (self.device_status, self.features_refused, self.mac) = (0, false, None);
         self.stop_all();
-        self.shared.update(|status| status.features = 0);
+        self.shared.update(|status| {
+            (status.features, status.device_status, status.mac) = (0, 0, None);
+        });
         Ok(())
     }
 
@@ -248,10 +265,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_features(&mut self, features: u64) -> Result<()> {
-        let unknown = features & !self.offered;
-        if unknown != 0 {
-            return refuse(format!("features {unknown:#x} were not offered"));
-        }
+        self.judge_features(features)?;
         self.features = features;
         self.shared.update(|status| status.features = features);
         self.refresh_all()
@@ -365,15 +379,14 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
-        let mut bits = VhostUserProtocolFeatures::MQ
+        Ok(VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::RARP
             | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::MTU
+            | VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::RESET_DEVICE
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
-            | VhostUserProtocolFeatures::RESET_DEVICE;
-        bits.set(
-            VhostUserProtocolFeatures::CONFIG,
-            self.shared.config.has_space(),
-        );
-        Ok(bits)
+            | VhostUserProtocolFeatures::STATUS)
     }
 
     fn set_protocol_features(&mut self, features: u64) -> Result<()> {
@@ -406,13 +419,13 @@ impl VhostUserBackendReqHandlerMut for Session {
 
     fn get_config(&mut self, offset: u32, size: u32, _: VhostUserConfigFlags) -> Result<Vec<u8>> {
         // Front ends ask for the whole structure of their own virtio version: the rest is zero.
-        let space = self.shared.config.space();
+        let space = self.space();
         let at = |i: usize| space.get(offset as usize + i).copied().unwrap_or(0);
         Ok((0..size.min(256) as usize).map(at).collect())
     }
 
-    fn set_config(&mut self, _: u32, _: &[u8], _: VhostUserConfigFlags) -> Result<()> {
-        unsupported("writing the configuration space")
+    fn set_config(&mut self, offset: u32, bytes: &[u8], _: VhostUserConfigFlags) -> Result<()> {
+        self.write_space(offset, bytes)
     }
 
     fn set_gpu_socket(&mut self, _: GpuBackend) -> Result<()> {

@@ -129,6 +129,9 @@ impl From<vhost::Error> for DriverError {
 pub struct FrontEnd {
     config: FrontEndConfig,
     frontend: Frontend,
+    /// The same socket, for what the crate does not send.
+    stream: UnixStream,
+    protocol: VhostUserProtocolFeatures,
     file: OwnedFd,
     memory: Arc<Mapping>,
     layouts: Vec<RingLayout>,
@@ -175,10 +178,13 @@ impl FrontEnd {
         config.check()?;
         let (layouts, len) = lay_out(&config);
         let (file, memory) = allocate(len, config.huge_pages)?;
+        let ours = stream.try_clone()?;
         let frontend = Frontend::from_stream(stream, 2 * u64::from(config.queue_pairs));
         let mut front_end = Self {
             config,
             frontend,
+            stream: ours,
+            protocol: VhostUserProtocolFeatures::empty(),
             file,
             memory,
             layouts,
@@ -200,8 +206,12 @@ impl FrontEnd {
         self.offered = self.frontend.get_features()?;
         if self.offered & feature::PROTOCOL_FEATURES != 0 {
             let mut known = VhostUserProtocolFeatures::MQ
+                | VhostUserProtocolFeatures::RARP
                 | VhostUserProtocolFeatures::REPLY_ACK
-                | VhostUserProtocolFeatures::RESET_DEVICE;
+                | VhostUserProtocolFeatures::MTU
+                | VhostUserProtocolFeatures::CONFIG
+                | VhostUserProtocolFeatures::RESET_DEVICE
+                | VhostUserProtocolFeatures::STATUS;
             known.set(
                 VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS,
                 self.config.memory_slots,
@@ -209,6 +219,7 @@ impl FrontEnd {
             let common = self.frontend.get_protocol_features()? & known;
             self.slots = common.contains(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
             self.frontend.set_protocol_features(common)?;
+            self.protocol = common;
             if common.contains(VhostUserProtocolFeatures::REPLY_ACK) {
                 self.frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
             }
@@ -238,6 +249,10 @@ impl FrontEnd {
             self.memory
                 .write(layout.desc, &vec![0; layout.tables - layout.desc]);
         }
+        let status = self.protocol.contains(VhostUserProtocolFeatures::STATUS);
+        if status {
+            self.begin_status()?;
+        }
         let protocol = self.offered & feature::PROTOCOL_FEATURES;
         self.frontend.set_features(self.features | protocol)?;
         if !self.shared {
@@ -257,6 +272,9 @@ impl FrontEnd {
         }
         self.running = true;
         self.enable(true)?;
+        if status {
+            self.end_status()?;
+        }
         Ok(pairs)
     }
 
@@ -352,6 +370,15 @@ impl FrontEnd {
         }
         self.running = true;
         self.enable(true)
+    }
+
+    pub(super) fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
+    /// Whether the back end acknowledges requests.
+    pub(super) fn acknowledges(&self) -> bool {
+        self.protocol.contains(VhostUserProtocolFeatures::REPLY_ACK)
     }
 
     /// Features that both sides agreed on.

@@ -8,6 +8,7 @@ mod fast;
 mod front_end;
 mod layout;
 mod receive;
+mod requests;
 mod ring;
 mod transmit;
 
