@@ -4,17 +4,13 @@
 //! driver and worker in turn in one thread, which leaves out the distance between the cores and counts the driver's
 //! own cycles in.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-
-use chainplane::instance::{Detached, Instance};
+use chainplane::instance::Instance;
 use chainplane_benches::allocations;
+use chainplane_benches::case::Case;
 use chainplane_benches::chain::{self, Length};
 use chainplane_benches::cycles::Cycles;
 use chainplane_benches::guests::{Guests, Progress, Settings};
-use chainplane_dataplane::engine::Engine;
-use chainplane_dataplane::time::Time;
+use chainplane_benches::turns::Turns;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 #[global_allocator]
@@ -29,13 +25,14 @@ fn two_cores(criterion: &mut Criterion<Cycles>) {
     }
     let mut group = criterion.benchmark_group("two-cores");
     group.throughput(Throughput::Elements(1));
-    for (length, size) in cases() {
+    for case in cases() {
         let directory = tempfile::tempdir().expect("a directory for sockets");
-        let model = chain::model(length, directory.path(), "{ cores: [0], idle: busy }");
+        let workers = "{ cores: [0], idle: busy }";
+        let model = chain::model(case.length, case.idle, directory.path(), workers);
         let _instance = Instance::start(model).expect("an instance");
         pin(1);
-        let mut guests = attach(directory.path(), length, size);
-        group.bench_function(id(length, size), |bencher| {
+        let mut guests = Guests::attach_all(directory.path(), &case).expect("guests that attach");
+        group.bench_function(id(&case), |bencher| {
             bencher.iter_custom(|packets| {
                 let clock = quanta::Clock::new();
                 let (start, mut progress) = (clock.raw(), Progress::default());
@@ -53,16 +50,17 @@ fn two_cores(criterion: &mut Criterion<Cycles>) {
 fn one_core(criterion: &mut Criterion<Cycles>) {
     let mut group = criterion.benchmark_group("one-core");
     group.throughput(Throughput::Elements(1));
-    for (length, size) in cases() {
-        let mut loop_ = OneCore::new(length, size);
-        let (packets, allocations) = loop_.count_allocations();
-        println!("one-core/{length:?}/{size}: {allocations} allocations in {packets} packets");
+    for case in cases() {
+        let mut turns = Turns::new(&case);
+        let (packets, allocations) = turns.count_allocations();
+        let name = case.name;
+        println!("one-core/{name}: {allocations} allocations in {packets} packets");
         assert_eq!(allocations, 0, "the polled loop allocates");
-        group.bench_function(id(length, size), |bencher| {
+        group.bench_function(id(&case), |bencher| {
             bencher.iter_custom(|packets| {
                 let clock = quanta::Clock::new();
                 let start = clock.raw();
-                let done = loop_.forward(packets);
+                let done = turns.forward(packets);
                 (clock.raw() - start) * packets / done
             });
         });
@@ -70,87 +68,25 @@ fn one_core(criterion: &mut Criterion<Cycles>) {
     group.finish();
 }
 
-/// Guests and engine in one thread.
-struct OneCore {
-    guests: Guests,
-    engine: Engine,
-    now: Time,
-    _devices: Detached,
-    _directory: tempfile::TempDir,
-}
-
-impl OneCore {
-    fn new(length: Length, size: usize) -> Self {
-        let directory = tempfile::tempdir().expect("a directory for sockets");
-        let model = chain::model(length, directory.path(), "{}");
-        let (engine, devices) = Detached::open(&model).expect("an engine");
-        let (guests, engine) = attach_polling(directory.path(), length, size, engine);
-        let mut made = Self {
-            guests,
-            engine,
-            now: Time(0),
-            _devices: devices,
-            _directory: directory,
-        };
-        made.forward(10_000);
-        made
-    }
-
-    fn forward(&mut self, packets: u64) -> u64 {
-        let mut progress = Progress::default();
-        while progress.total() < packets {
-            self.now = Time(self.now.0 + 10_000);
-            self.engine.poll(self.now);
-            self.guests.poll(&mut progress);
-        }
-        progress.total()
-    }
-
-    fn count_allocations(&mut self) -> (u64, u64) {
-        let before = allocations::made();
-        let packets = self.forward(200_000);
-        (packets, allocations::made() - before)
-    }
-}
-
-/// The engine has to pass poll boundaries while the guests attach, which takes another thread; an engine does not
-/// leave its thread, so the guests are attached there and come back.
-fn attach_polling(
-    directory: &std::path::Path,
-    length: Length,
-    size: usize,
-    mut engine: Engine,
-) -> (Guests, Engine) {
-    let done = Arc::new(AtomicBool::new(false));
-    let (flag, path) = (Arc::clone(&done), directory.to_owned());
-    let attaching: JoinHandle<Guests> = std::thread::spawn(move || {
-        let guests = attach(&path, length, size);
-        flag.store(true, Ordering::Release);
-        guests
-    });
-    while !done.load(Ordering::Acquire) && !attaching.is_finished() {
-        engine.poll(Time(0));
-        std::thread::yield_now();
-    }
-    (attaching.join().expect("guests that attach"), engine)
-}
-
-fn attach(directory: &std::path::Path, length: Length, size: usize) -> Guests {
-    let (a, b) = (directory.join("a.sock"), directory.join("b.sock"));
-    Guests::attach([&a, &b], &chain::frames(length, size), Settings::default())
-        .expect("guests that attach")
-}
-
-fn cases() -> impl Iterator<Item = (Length, usize)> {
+/// Frames of two sizes through chains of each length.
+fn cases() -> impl Iterator<Item = Case> {
+    let of = |length, size| Case {
+        name: "forward",
+        size,
+        length,
+        settings: Settings::DEFAULT,
+        idle: 0,
+    };
     Length::ALL
         .into_iter()
-        .flat_map(|length| SIZES.map(|size| (length, size)))
+        .flat_map(move |length| SIZES.map(|size| of(length, size)))
 }
 
-fn id(length: Length, size: usize) -> BenchmarkId {
+fn id(case: &Case) -> BenchmarkId {
+    let functions = case.length.count();
     BenchmarkId::new(
-        format!("{} functions", length.count()),
-        format!("{size} bytes"),
+        format!("{functions} functions"),
+        format!("{} bytes", case.size),
     )
 }
 

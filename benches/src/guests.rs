@@ -1,10 +1,16 @@
 //! Two guests that send the same frames again and again, and count what arrives.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chainplane_vhost::backend::Role;
 use chainplane_vhost::driver::{DriverError, FastMode, FastPair, FrontEnd, FrontEndConfig, Moved};
-use chainplane_vhost::net::feature;
+use chainplane_vhost::net::{FLAG_NEEDS_CSUM, GSO_TCPV4, NetHeader, feature};
+
+use crate::case::Case;
+use crate::chain::{self, LONGEST_PLAIN};
+
+/// Bytes of a buffer for frames that need several: a page, as Linux takes for them.
+const PAGE: u32 = 4096;
 
 /// What the guests negotiate and how they behave.
 #[derive(Clone, Copy, Debug)]
@@ -19,21 +25,20 @@ pub struct Settings {
     pub role: Role,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            queue_size: 1024,
-            mergeable: true,
-            mode: FastMode::IndexOnly,
-            role: Role::Client,
-        }
-    }
+impl Settings {
+    /// Rings of 1024 entries, mergeable buffers, connecting; only indices are moved.
+    pub const DEFAULT: Self = Self {
+        queue_size: 1024,
+        mergeable: true,
+        mode: FastMode::IndexOnly,
+        role: Role::Client,
+    };
 }
 
-/// The two guests.
+/// The two guests, and others that do nothing.
 pub struct Guests {
     pairs: [FastPair; 2],
-    _ends: [FrontEnd; 2],
+    _ends: Vec<FrontEnd>,
 }
 
 /// What the guests moved in one turn or in many.
@@ -55,21 +60,42 @@ impl Progress {
 }
 
 impl Guests {
-    /// Attaches guests to two sockets; they send `frames`.
+    /// Attaches guests to two sockets, which send `frames`, and guests that do nothing to the `idle` ones.
     ///
     /// # Errors
     /// What attaching fails with.
     pub fn attach(
         sockets: [&Path; 2],
+        idle: &[PathBuf],
         frames: &[Vec<u8>; 2],
         settings: Settings,
     ) -> Result<Self, DriverError> {
         let [a, b] = [0, 1].map(|index| attach(sockets[index], &frames[index], settings));
         let ((a, end_a), (b, end_b)) = (a?, b?);
+        let mut ends = vec![end_a, end_b];
+        for socket in idle {
+            let config = FrontEndConfig {
+                role: settings.role,
+                ..FrontEndConfig::new(socket)
+            };
+            ends.push(FrontEnd::connect(config)?.0);
+        }
         Ok(Self {
             pairs: [a, b],
-            _ends: [end_a, end_b],
+            _ends: ends,
         })
+    }
+
+    /// Attaches the guests of a case to the ports of [`chain::model`].
+    ///
+    /// # Errors
+    /// What attaching fails with.
+    pub fn attach_all(directory: &Path, case: &Case) -> Result<Self, DriverError> {
+        let socket = |name: String| directory.join(name + ".sock");
+        let idle: Vec<_> = (0..case.idle).map(|n| socket(format!("idle{n}"))).collect();
+        let (a, b) = (socket("a".into()), socket("b".into()));
+        let frames = chain::frames(case.length, case.size);
+        Self::attach([&a, &b], &idle, &frames, case.settings)
     }
 
     /// One turn of both.
@@ -96,10 +122,28 @@ fn attach(
     if settings.mergeable {
         config.features |= feature::MRG_RXBUF;
     }
+    let mut header = NetHeader::default();
+    if frame.len() > LONGEST_PLAIN {
+        config.features |= feature::CSUM | feature::HOST_TSO4;
+        config.features |= feature::GUEST_CSUM | feature::GUEST_TSO4;
+        (config.receive_buffer, config.transmit_buffer) = (PAGE, PAGE);
+        header = SEGMENT;
+    }
     let (end, pairs) = FrontEnd::connect(config)?;
     let pair = pairs
         .into_iter()
         .next()
         .ok_or_else(|| DriverError::Config("no queue pair".into()))?;
-    Ok((FastPair::new(pair, settings.mode, frame), end))
+    Ok((FastPair::new(pair, settings.mode, header, frame), end))
 }
+
+/// The header of a large TCP segment over IPv4.
+const SEGMENT: NetHeader = NetHeader {
+    flags: FLAG_NEEDS_CSUM,
+    gso_type: GSO_TCPV4,
+    hdr_len: 54,
+    gso_size: 1448,
+    csum_start: 34,
+    csum_offset: 16,
+    num_buffers: 0,
+};

@@ -2,6 +2,8 @@
 //! be, cycles as criterion's unit, and a count of allocations.
 
 pub mod allocations;
+pub mod case;
 pub mod chain;
 pub mod cycles;
 pub mod guests;
+pub mod turns;

@@ -288,22 +288,38 @@ fn polling_sides_send_no_notifications() {
 
 #[test]
 fn fast_driver_keeps_the_rings_full() {
+    let chained = feature::VERSION_1 | feature::MRG_RXBUF;
     for mode in [FastMode::IndexOnly, FastMode::Rewrite] {
-        let (_dir, path) = socket();
-        let echo = Echo::start(DeviceConfig::new(&path));
-        let (_front_end, mut pairs) = connect(&path);
-        let mut fast = FastPair::new(pairs.remove(0), mode, &[0x5a; 64]);
-        let (mut sent, mut received) = (0, 0);
-        wait_for("frames", || {
-            for _ in 0..1000 {
-                let moved = fast.poll();
-                sent += moved.sent;
-                received += moved.received;
-            }
-            sent > 5000 && received > 5000
-        });
-        assert_eq!(fast.checksum > 0, mode == FastMode::Rewrite);
-        assert_eq!(echo.status().last_error, None);
+        for (len, features) in [
+            (64, chained),
+            (9000, chained),
+            (65_536, chained | feature::INDIRECT_DESC),
+        ] {
+            let (_dir, path) = socket();
+            let echo = Echo::start(DeviceConfig::new(&path));
+            let config = FrontEndConfig {
+                features,
+                ..FrontEndConfig::new(&path)
+            };
+            let (_front_end, mut pairs) = FrontEnd::connect(config).expect("connects");
+            let frame = vec![0x5a; len];
+            let mut fast = FastPair::new(pairs.remove(0), mode, NetHeader::default(), &frame);
+            let (mut sent, mut received) = (0, 0);
+            wait_for("frames", || {
+                for _ in 0..100 {
+                    let moved = fast.poll();
+                    sent += moved.sent;
+                    received += moved.received;
+                }
+                sent > 2000 && received > 1000
+            });
+            assert!(received <= sent, "{len}: {received} of {sent}");
+            assert_eq!(fast.checksum > 0, mode == FastMode::Rewrite);
+            let status = echo.status();
+            assert_eq!(status.last_error, None);
+            let taken = status.queues[1].counters;
+            assert_eq!(taken.bytes, taken.frames * len as u64);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod checks;
+mod instructions;
 mod parts;
 mod report;
 mod rights;
@@ -19,6 +20,9 @@ cargo xtask test    installs what the tests need (Debian packages, a guest kerne
                     then runs every check and test and the demo
 cargo xtask check   formatting, clippy, cargo deny and the fuzz targets, without running a test
 cargo xtask parts   installs what the tests need, and nothing else
+cargo xtask instructions [--record]
+                    counts the back end's instructions a packet by callgrind and compares them with
+                    benches/instructions.txt, or writes that file
 cargo xtask help    this text
 ";
 
@@ -32,6 +36,8 @@ fn main() -> ExitCode {
         ["parts"] => {
             parts::install(Rights::find(), &mut report);
         }
+        ["instructions"] => instructions::run(false, &mut report),
+        ["instructions", "--record"] => instructions::run(true, &mut report),
         ["help" | "-h" | "--help"] => print!("{HELP}"),
         _ => {
             eprint!("{HELP}");
@@ -46,6 +52,9 @@ fn test(report: &mut Report) {
     let complete = parts::install(rights, report);
     checks::all(report);
     tests(rights, complete, report);
+    if complete {
+        instructions::run(false, report);
+    }
     let mut demo = cargo();
     demo.args(["run", "--release", "--package", "chainplane", "--", "demo"]);
     report.step("the demo", demo);

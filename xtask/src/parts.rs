@@ -13,7 +13,7 @@ use crate::rights::Rights;
 use crate::{cargo, target_directory};
 
 /// The Debian packages. `dpdk-testpmd` is in `dpdk-dev`; `procps` has sysctl.
-const PACKAGES: [&str; 14] = [
+const PACKAGES: [&str; 15] = [
     "busybox-static",
     "curl",
     "dpdk",
@@ -28,6 +28,7 @@ const PACKAGES: [&str; 14] = [
     "seabios",
     "tshark",
     "util-linux",
+    "valgrind",
 ];
 
 /// Debian's name for the newest small kernel; it depends on the package that holds it.

@@ -1,12 +1,14 @@
 //! Drives any vhost-user back end that has two ports: two guests whose driver does as little as can be.
 //!
-//! `stub SOCKET_A SOCKET_B [--size BYTES] [--seconds N] [--ring N] [--rewrite] [--no-merge] [--server] [--functions 0|1|4]
-//! [--core N]`; prints one line `mpps=… gbps=… empty=…`.
+//! `stub SOCKET_A SOCKET_B [IDLE_SOCKET …] [--size BYTES] [--seconds N] [--ring N] [--rewrite] [--no-merge] [--server]
+//! [--functions 0|1|4] [--core N]`; prints one line `mpps=… gbps=… empty=…`. Frames of more than 1518 bytes are large TCP
+//! segments. To the idle sockets guests are attached that send nothing.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use chainplane_benches::case::LARGE;
 use chainplane_benches::chain::{Length, frames};
 use chainplane_benches::guests::{Guests, Progress, Settings};
 use chainplane_vhost::backend::Role;
@@ -28,7 +30,7 @@ fn parse() -> Option<Arguments> {
         seconds: 3,
         core: None,
         length: Length::Zero,
-        settings: Settings::default(),
+        settings: Settings::DEFAULT,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -38,7 +40,7 @@ fn parse() -> Option<Arguments> {
                     .next()?
                     .parse()
                     .ok()
-                    .filter(|size| (60..=1518).contains(size))?;
+                    .filter(|size| (60..=LARGE).contains(size))?;
             }
             "--seconds" => parsed.seconds = words.next()?.parse().ok()?,
             "--ring" => parsed.settings.queue_size = words.next()?.parse().ok()?,
@@ -56,13 +58,13 @@ fn parse() -> Option<Arguments> {
             _ => return None,
         }
     }
-    (parsed.sockets.len() == 2).then_some(parsed)
+    (parsed.sockets.len() >= 2).then_some(parsed)
 }
 
 fn main() -> ExitCode {
     let Some(arguments) = parse() else {
         eprintln!(
-            "usage: stub SOCKET_A SOCKET_B [--size BYTES] [--seconds N] [--ring N] [--core N]\n            \
+            "usage: stub SOCKET_A SOCKET_B [IDLE_SOCKET …] [--size BYTES] [--seconds N] [--ring N] [--core N]\n            \
              [--functions 0|1|4] [--rewrite] [--no-merge] [--server]"
         );
         return ExitCode::from(2);
@@ -88,6 +90,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     ];
     let mut guests = Guests::attach(
         sockets,
+        &arguments.sockets[2..],
         &frames(arguments.length, arguments.size),
         arguments.settings,
     )?;
