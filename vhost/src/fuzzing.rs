@@ -85,6 +85,7 @@ impl Duel {
                 kick: None,
                 call: None,
                 error: None,
+                log: None,
             })
         };
         let mut to_guest = ToGuest::new(Arc::new(RingReport::default()), None);

@@ -11,6 +11,7 @@
 //! | [`event`] | eventfds for kicks and calls | `event.rs` |
 //! | [`socket`] | listening unix sockets | none |
 //! | `copy` | copies between host and guest memory | `copy.rs` |
+//! | `dirty_log` | the log of written pages that live migration reads | none |
 //! | `sigbus` | survives a guest that truncates its memory | `sigbus.rs` |
 //!
 //! # Invariants
@@ -68,6 +69,7 @@
 
 pub mod backend;
 mod copy;
+mod dirty_log;
 pub mod driver;
 pub mod event;
 #[doc(hidden)]

@@ -101,7 +101,7 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps `len` bytes of `fd` from `offset`, which need not be page-aligned.
-    fn of_region(layout: RegionLayout, fd: &OwnedFd) -> Result<Self, MemoryError> {
+    pub(crate) fn of_region(layout: RegionLayout, fd: &OwnedFd) -> Result<Self, MemoryError> {
         let stat = fstat(fd).map_err(|e| MemoryError::Map(layout, e.into()))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(MemoryError::FileType(layout));
@@ -226,6 +226,33 @@ impl Mapping {
         let to = self.at(offset, bytes.len());
         // SAFETY: `at` checked the target; the source is a slice of ours.
         unsafe { copy::copy(bytes.as_ptr(), to, bytes.len()) }
+    }
+
+    /// Takes a little-endian value out of memory, leaving 0, in one step.
+    ///
+    /// # Panics
+    /// If it is outside or not naturally aligned.
+    pub fn take_u64(&self, offset: usize) -> u64 {
+        // The next line checks the alignment.
+        #[allow(clippy::cast_ptr_alignment)]
+        let p = self.at(offset, 8).cast::<u64>();
+        assert!(p.is_aligned(), "unaligned");
+        // SAFETY: inside the mapping, aligned, and only ever accessed atomically or by opaque
+        // copies.
+        let cell = unsafe { std::sync::atomic::AtomicU64::from_ptr(p) };
+        u64::from_le(cell.swap(0, std::sync::atomic::Ordering::SeqCst))
+    }
+
+    /// Sets bits of a byte, whatever others do to it at the same time.
+    ///
+    /// # Panics
+    /// If it is outside.
+    #[inline]
+    pub fn or_u8(&self, offset: usize, bits: u8) {
+        let p = self.at(offset, 1);
+        // SAFETY: inside the mapping, and only ever accessed atomically or by opaque copies.
+        let cell = unsafe { std::sync::atomic::AtomicU8::from_ptr(p) };
+        cell.fetch_or(bits, std::sync::atomic::Ordering::SeqCst);
     }
 }
 
@@ -418,6 +445,20 @@ impl GuestMemory {
         // SAFETY: `offset` is inside the region, and so inside its mapping.
         let host = unsafe { line.host.add(offset as usize) };
         Some((host, u64::from(len).min(line.size - offset) as u32))
+    }
+
+    /// The guest physical address of a byte that one of our pointers leads to: the way back from
+    /// [`translate`](Self::translate), for the log of written pages.
+    pub(crate) fn guest_address(&self, pointer: *const u8) -> Option<u64> {
+        self.lines.iter().find_map(|line| {
+            let offset = (pointer.addr() as u64).wrapping_sub(line.host.addr() as u64);
+            (offset < line.size).then(|| line.guest + offset)
+        })
+    }
+
+    /// The guest physical address behind the last byte of the last region.
+    pub(crate) fn end(&self) -> u64 {
+        self.lines.last().map_or(0, |line| line.guest + line.size)
     }
 
     /// Translates an address of the front end's process to a pointer to `len` bytes in one region.

@@ -171,6 +171,7 @@ impl DeviceConfig {
             | feature::ANY_LAYOUT
             | feature::INDIRECT_DESC
             | feature::EVENT_IDX
+            | feature::LOG_ALL
             | feature::PROTOCOL_FEATURES
             | feature::STATUS
             // Front ends serve the control queue, and have the guest announce itself by it.

@@ -31,10 +31,18 @@ const MAX_PAYLOAD: usize = 8;
 const MAX_FDS: usize = 8;
 
 /// Request numbers (vhost-user, "Front-end message types").
+const GET_FEATURES: u32 = 1;
 const SET_FEATURES: u32 = 2;
+const SET_LOG_BASE: u32 = 6;
+const SET_LOG_FD: u32 = 7;
+const GET_VRING_BASE: u32 = 11;
+const GET_PROTOCOL_FEATURES: u32 = 15;
+const GET_QUEUE_NUM: u32 = 17;
 const SET_VRING_ENABLE: u32 = 18;
 const SEND_RARP: u32 = 19;
 const NET_SET_MTU: u32 = 20;
+const GET_INFLIGHT_FD: u32 = 31;
+const GET_MAX_MEM_SLOTS: u32 = 36;
 const SET_STATUS: u32 = 39;
 const GET_STATUS: u32 = 40;
 
@@ -69,6 +77,21 @@ impl Header {
         self.request == SET_FEATURES
     }
 
+    /// Whether the answer is what was asked for, so that there is none for a refusal. (The crate
+    /// answers `GET_CONFIG` in either case.)
+    pub(super) fn asks(self) -> bool {
+        matches!(
+            self.request,
+            GET_FEATURES
+                | SET_LOG_BASE
+                | GET_VRING_BASE
+                | GET_PROTOCOL_FEATURES
+                | GET_QUEUE_NUM
+                | GET_INFLIGHT_FD
+                | GET_MAX_MEM_SLOTS
+        )
+    }
+
     /// Whether the message is one of those that [`take`] takes.
     pub(super) fn is_ours(self) -> bool {
         form(self.request).is_some()
@@ -76,7 +99,7 @@ impl Header {
 }
 
 /// What a message asks for. Its form was checked, its sense was not.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) enum Request {
     /// Frames of a queue may pass, or not.
     Enable(u32, bool),
@@ -88,6 +111,8 @@ pub(super) enum Request {
     SetStatus(u64),
     /// The driver asks for the virtio device status.
     GetStatus,
+    /// Whoever has this event wants to be told that the log of written pages changed.
+    LogChanged(OwnedFd),
 }
 
 /// What a well-formed message of ours looks like.
@@ -109,11 +134,12 @@ fn form(request: u32) -> Option<Form> {
         NET_SET_MTU => (8, Protocol::MTU),
         SET_STATUS => (8, Protocol::STATUS),
         GET_STATUS => (0, Protocol::STATUS),
+        SET_LOG_FD => (0, Protocol::LOG_SHMFD),
         _ => return None,
     };
     Some(Form {
         payload,
-        fds: 0,
+        fds: (request == SET_LOG_FD).into(),
         feature,
     })
 }
@@ -128,7 +154,7 @@ pub(super) fn take(stream: &UnixStream, header: Header, negotiated: Protocol) ->
     if header.size as usize != form.payload || header.flags & !NEED_REPLY != VERSION {
         return Err(Error::InvalidMessage);
     }
-    let (payload, fds) = receive(stream, form.payload)?;
+    let (payload, mut fds) = receive(stream, form.payload)?;
     if fds.len() != form.fds {
         return Err(Error::IncorrectFds);
     }
@@ -148,6 +174,7 @@ pub(super) fn take(stream: &UnixStream, header: Header, negotiated: Protocol) ->
         }
         NET_SET_MTU => Request::Mtu(value),
         SET_STATUS => Request::SetStatus(value),
+        SET_LOG_FD => Request::LogChanged(fds.pop().ok_or(Error::IncorrectFds)?),
         _ => Request::GetStatus,
     })
 }

@@ -9,6 +9,7 @@ mod config;
 mod control;
 mod handover;
 mod messages;
+mod migration;
 mod pair;
 mod session;
 mod socket;

@@ -14,6 +14,7 @@ use vhost::vhost_user::message::{
 use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
 
 use super::Shared;
+use super::migration::MigrationLog;
 use crate::event::Event;
 use crate::memory::{GuestMemory, MAX_REGIONS, RegionLayout};
 use crate::net::feature;
@@ -29,6 +30,8 @@ const SHORT_PATIENCE: Duration = Duration::from_millis(20);
 pub(super) struct Queue {
     size: u16,
     areas: Option<Areas>,
+    /// Guest physical address by which writes of the used ring are logged, if they are to be.
+    used_log: Option<u64>,
     base: u16,
     /// A kick was set, with or without an fd: the queue is started as soon as it can be.
     kicked: bool,
@@ -59,6 +62,7 @@ pub(super) struct Session {
     /// every pair of queues.
     repeats: Vec<RegionLayout>,
     pub(super) queues: Vec<Queue>,
+    log: MigrationLog,
     /// Counts starts of queues, so that each has its own number.
     epochs: u64,
     patience: Duration,
@@ -93,6 +97,7 @@ impl Session {
             memory: None,
             repeats: Vec::new(),
             queues,
+            log: MigrationLog::default(),
             epochs: 0,
             patience: PATIENCE,
         }
@@ -103,6 +108,7 @@ impl Session {
         self.stop_all();
         self.memory = None;
         self.repeats.clear();
+        self.log = MigrationLog::default();
         self.features = 0;
         self.protocol = 0;
         self.shared.update(|status| {
@@ -136,12 +142,23 @@ impl Session {
     /// Builds what the worker needs for one queue, if it can run.
     fn started(&mut self, index: usize) -> std::result::Result<Option<Started>, &'static str> {
         let failed = self.has_failed();
+        let can_log = self
+            .protocol()
+            .contains(VhostUserProtocolFeatures::LOG_SHMFD);
         let queue = &mut self.queues[index];
         let (Some(memory), Some(areas)) = (&self.memory, queue.areas) else {
             return Ok(None);
         };
         if !queue.kicked || queue.size == 0 || failed {
             return Ok(None);
+        }
+        let mut log = None;
+        if self.features & feature::LOG_ALL != 0 {
+            log = self.log.of_ring(queue.used_log);
+            // A queue that starts in the middle of a migration waits for the log, which follows.
+            if log.is_none() && queue.epoch == 0 && can_log {
+                return Ok(None);
+            }
         }
         let direction = [Direction::Writable, Direction::Readable][index % 2];
         let ring = Ring::open(memory, queue.size, areas, direction, self.features)?;
@@ -160,6 +177,7 @@ impl Session {
             kick: queue.kick.clone(),
             call: queue.call.clone(),
             error: queue.error.clone(),
+            log,
         }))
     }
 
@@ -221,6 +239,12 @@ impl Session {
         let result = self.refresh_all();
         drop(old);
         result
+    }
+
+    /// Takes the event by which the front end wants to be told that the log changed.
+    pub(super) fn set_log_event(&mut self, event: OwnedFd) -> Result<()> {
+        self.log.changed = Self::adopt(Some(event.into()))?;
+        self.refresh_all()
     }
 
     fn adopt(file: Option<File>) -> Result<Option<Arc<Event>>> {
@@ -312,19 +336,18 @@ impl VhostUserBackendReqHandlerMut for Session {
         desc: u64,
         used: u64,
         avail: u64,
-        _log: u64,
+        log: u64,
     ) -> Result<()> {
-        if !flags.is_empty() {
-            return unsupported("logging of the used ring");
-        }
         let queue = self.queue(index)?;
         let areas = Some(Areas {
             desc,
             driver: avail,
             device: used,
         });
-        if queue.areas != areas {
-            queue.areas = areas;
+        let logged = flags.contains(VhostUserVringAddrFlags::VHOST_VRING_F_LOG);
+        let used_log = logged.then_some(log);
+        if (queue.areas, queue.used_log) != (areas, used_log) {
+            (queue.areas, queue.used_log) = (areas, used_log);
             self.refresh_queue(index)?;
         }
         Ok(())
@@ -386,6 +409,7 @@ impl VhostUserBackendReqHandlerMut for Session {
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::RESET_DEVICE
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+            | VhostUserProtocolFeatures::LOG_SHMFD
             | VhostUserProtocolFeatures::STATUS)
     }
 
@@ -503,7 +527,18 @@ impl VhostUserBackendReqHandlerMut for Session {
         unsupported("shared memory regions")
     }
 
-    fn set_log_base(&mut self, _: &VhostUserLog, _: File) -> Result<()> {
-        unsupported("logging of dirty pages")
+    fn set_log_base(&mut self, log: &VhostUserLog, file: File) -> Result<()> {
+        let memory = self.memory.as_deref();
+        match self
+            .log
+            .replace(file, log.mmap_size, log.mmap_offset, memory)
+        {
+            Ok(old) => {
+                let result = self.refresh_all();
+                drop(old);
+                result
+            }
+            Err(error) => refuse(error),
+        }
     }
 }

@@ -36,6 +36,7 @@ impl Session {
             Request::Announce(mac) => self.announce(mac)?,
             Request::Mtu(mtu) => self.set_mtu(mtu)?,
             Request::SetStatus(status) => self.set_status(status)?,
+            Request::LogChanged(event) => self.set_log_event(event)?,
             Request::GetStatus => return Ok(Some(self.status().into())),
         }
         Ok(None)
@@ -49,7 +50,7 @@ impl Session {
     /// Whether the sender of a request learns that it was refused: by the acknowledgement, or, of
     /// features, by the device status.
     pub(super) fn is_told(&self, header: Header) -> bool {
-        header.need_reply() && self.protocol().contains(Protocol::REPLY_ACK)
+        header.need_reply() && !header.asks() && self.protocol().contains(Protocol::REPLY_ACK)
             || header.sets_features() && self.has_status()
     }
 

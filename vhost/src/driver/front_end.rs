@@ -206,6 +206,7 @@ impl FrontEnd {
         self.offered = self.frontend.get_features()?;
         if self.offered & feature::PROTOCOL_FEATURES != 0 {
             let mut known = VhostUserProtocolFeatures::MQ
+                | VhostUserProtocolFeatures::LOG_SHMFD
                 | VhostUserProtocolFeatures::RARP
                 | VhostUserProtocolFeatures::REPLY_ACK
                 | VhostUserProtocolFeatures::MTU
@@ -315,23 +316,33 @@ impl FrontEnd {
     }
 
     fn start_queue(&self, index: usize, ring: &DriverRing, base: u16) -> Result<(), DriverError> {
-        let layout = ring.layout;
-        let address = |offset: usize| USER_BASE + offset as u64;
-        self.frontend.set_vring_num(index, layout.size)?;
+        self.frontend.set_vring_num(index, ring.layout.size)?;
         self.frontend.set_vring_base(index, base)?;
-        let config = VringConfigData {
-            queue_max_size: layout.size,
-            queue_size: layout.size,
-            flags: 0,
-            desc_table_addr: address(layout.desc),
-            used_ring_addr: address(layout.used),
-            avail_ring_addr: address(layout.avail),
-            log_addr: None,
-        };
-        self.frontend.set_vring_addr(index, &config)?;
+        self.set_addresses(index, ring, false)?;
         self.frontend.set_vring_call(index, &ring.call().share()?)?;
         self.frontend.set_vring_kick(index, &ring.kick().share()?)?;
         Ok(())
+    }
+
+    /// Tells where a queue's parts are, and whether writes of the used ring are to be logged.
+    pub(super) fn set_addresses(
+        &self,
+        index: usize,
+        ring: &DriverRing,
+        log: bool,
+    ) -> Result<(), DriverError> {
+        let layout = ring.layout;
+        let address = |offset: usize| USER_BASE + offset as u64;
+        let config = VringConfigData {
+            queue_max_size: layout.size,
+            queue_size: layout.size,
+            flags: log.into(),
+            desc_table_addr: address(layout.desc),
+            used_ring_addr: address(layout.used),
+            avail_ring_addr: address(layout.avail),
+            log_addr: log.then_some(GUEST_BASE + layout.used as u64),
+        };
+        Ok(self.frontend.set_vring_addr(index, &config)?)
     }
 
     /// Enables or disables every queue.

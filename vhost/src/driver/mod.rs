@@ -7,6 +7,7 @@
 mod fast;
 mod front_end;
 mod layout;
+mod migration;
 mod receive;
 mod requests;
 mod ring;
@@ -15,6 +16,7 @@ mod transmit;
 pub use fast::{FastMode, FastPair, Moved};
 pub use front_end::{DriverError, FrontEnd, FrontEndConfig};
 pub use layout::{GUEST_BASE, RingLayout, USER_BASE};
+pub use migration::PageLog;
 pub use receive::ReceiveQueue;
 pub use transmit::TransmitQueue;
 

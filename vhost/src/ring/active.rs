@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use super::{Burst, Ring, RingCounters, RingError, RingState};
+use super::{Burst, Chain, Ring, RingCounters, RingError, RingLog, RingState, Segment};
 use crate::event::Event;
 use crate::sigbus;
 
@@ -94,6 +94,53 @@ pub(crate) struct Started {
     pub(crate) call: Option<Arc<Event>>,
     /// Where to tell the front end that the ring broke.
     pub(crate) error: Option<Arc<Event>>,
+    /// Where to mark what is written, while a migration runs.
+    pub(crate) log: Option<RingLog>,
+}
+
+impl Started {
+    /// Gives a burst's first `count` chains back; tells whether the driver wants to be notified.
+    #[inline]
+    fn publish(&mut self, burst: &Burst, count: usize) -> bool {
+        let chains = &burst.taken()[..count];
+        if self.log.is_some() {
+            return self.publish_logged(chains, &burst.segments);
+        }
+        self.ring.publish(chains)
+    }
+
+    /// The same, with what was written marked in the log: buffers before the driver is told of
+    /// them, the ring after that.
+    #[cold]
+    fn publish_logged(&mut self, chains: &[Chain], segments: &[Segment]) -> bool {
+        let Self { ring, log, .. } = self;
+        if let Some(log) = log {
+            log.mark_buffers(ring.memory(), chains, segments);
+        }
+        let wanted = ring.publish(chains);
+        if let Some(log) = log {
+            ring.mark_published(log, chains);
+            log.tell();
+        }
+        wanted
+    }
+
+    fn arm(&mut self) -> bool {
+        let work = self.ring.arm();
+        self.mark_wish();
+        work
+    }
+
+    fn disarm(&mut self) {
+        self.ring.disarm();
+        self.mark_wish();
+    }
+
+    fn mark_wish(&self) {
+        if let Some(log) = &self.log {
+            self.ring.mark_wish(log);
+        }
+    }
 }
 
 /// The direction-independent half of a queue.
@@ -154,7 +201,7 @@ impl Active {
             match &before {
                 Some(before) if before.epoch == next.epoch => next.ring.resume(&before.ring),
                 _ => {
-                    next.ring.disarm();
+                    next.disarm();
                     self.broken = false;
                     self.report.mend();
                 }
@@ -222,7 +269,7 @@ impl Active {
         if count > 0
             && !self.broken
             && let Some(started) = &mut self.started
-            && started.ring.publish(&self.burst.taken()[..count])
+            && started.publish(&self.burst, count)
             && let Some(call) = &started.call
         {
             call.signal();
@@ -235,13 +282,13 @@ impl Active {
     /// Asks the driver to kick; true if there is work, so that one must not sleep yet. A ring that
     /// does not run never keeps anybody awake.
     pub(crate) fn arm(&mut self) -> bool {
-        self.ready().is_some_and(|started| started.ring.arm())
+        self.ready().is_some_and(Started::arm)
     }
 
     /// Tells the driver that it need not kick.
     pub(crate) fn disarm(&mut self) {
         if let Some(started) = self.ready() {
-            started.ring.disarm();
+            started.disarm();
         }
     }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::split::{SplitLayout, SplitRing};
-use super::{Burst, Chain, Direction, RingError, RingState};
+use super::{Burst, Chain, Direction, RingError, RingLog, RingState};
 use crate::memory::GuestMemory;
 
 /// Where a virtqueue is: addresses in the front end's process (virtio 1.2, 2.6).
@@ -88,6 +88,18 @@ impl Ring {
     #[inline]
     pub(crate) fn publish(&mut self, chains: &[Chain]) -> bool {
         each!(self, ring => ring.publish(chains))
+    }
+
+    /// Marks in the log what [`publish`](Self::publish) has just written in the ring.
+    #[cold]
+    pub(crate) fn mark_published(&self, log: &RingLog, chains: &[Chain]) {
+        each!(self, ring => ring.mark_published(log, chains));
+    }
+
+    /// Marks in the log where we say whether we want notifications.
+    #[cold]
+    pub(crate) fn mark_wish(&self, log: &RingLog) {
+        each!(self, ring => ring.mark_wish(log));
     }
 
     /// Asks the driver to notify us of new chains; tells whether some came meanwhile.

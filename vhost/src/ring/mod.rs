@@ -19,6 +19,7 @@ mod active;
 mod buffers;
 mod format;
 mod from_guest;
+mod log;
 #[cfg(test)]
 mod oracle;
 mod split;
@@ -32,6 +33,7 @@ pub use to_guest::ToGuest;
 pub(crate) use active::{RingReport, Started};
 pub(crate) use buffers::{Burst, Chain, Segment};
 pub(crate) use format::{Areas, Ring};
+pub(crate) use log::RingLog;
 
 /// Frames in one burst at most.
 pub const BURST: usize = 64;

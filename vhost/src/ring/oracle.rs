@@ -137,6 +137,7 @@ fn ours(memory: &Arc<GuestMemory>, report: Arc<RingReport>, features: u64) -> Fr
         kick: None,
         call: Some(Arc::new(crate::event::Event::new().expect("eventfd"))),
         error: None,
+        log: None,
     }));
     ring
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
 use super::buffers::{Buffers, DESC_INDIRECT, DESC_NEXT, Descriptor, Table};
-use super::{Areas, Burst, Chain, Direction, MAX_CHAIN, RingError, RingState};
+use super::{Areas, Burst, Chain, Direction, MAX_CHAIN, RingError, RingLog, RingState};
 use crate::copy;
 use crate::memory::GuestMemory;
 use crate::net::feature;
@@ -278,6 +278,20 @@ impl SplitRing {
                 load_u16(self.layout.avail, Ordering::Relaxed) & NO_INTERRUPT == 0
             }
         }
+    }
+
+    pub(crate) fn mark_published(&self, log: &RingLog, chains: &[Chain]) {
+        let (size, count) = (u64::from(self.layout.size), chains.len() as u64);
+        let first = self.state.next_used.wrapping_sub(count as u16) & self.mask();
+        let ahead = count.min(size - u64::from(first));
+        log.mark_used(4 + 8 * u64::from(first), 8 * ahead);
+        log.mark_used(4, 8 * (count - ahead));
+        log.mark_used(2, 2);
+    }
+
+    pub(crate) fn mark_wish(&self, log: &RingLog) {
+        let size = u64::from(self.layout.size);
+        log.mark_used(if self.event_index { 4 + 8 * size } else { 0 }, 2);
     }
 
     pub(crate) fn arm(&mut self) -> bool {
