@@ -6,4 +6,6 @@ pub mod case;
 pub mod chain;
 pub mod cycles;
 pub mod guests;
+#[cfg(target_arch = "x86_64")]
+pub mod microguest;
 pub mod turns;

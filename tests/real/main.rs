@@ -7,6 +7,8 @@
 
 mod capture;
 mod guests;
+#[cfg(target_arch = "x86_64")]
+mod kvm;
 mod reference;
 mod taps;
 mod testpmd;
@@ -38,6 +40,8 @@ const TESTS: &[&[Test]] = &[
     testpmd::TESTS,
     capture::TESTS,
     guests::TESTS,
+    #[cfg(target_arch = "x86_64")]
+    kvm::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -1,10 +1,13 @@
 //! What a test needs that a machine may not have.
 
 use std::fmt;
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::{parts, program, run};
+
+const KVM: &str = "/dev/kvm";
 
 /// Something that a machine may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub enum Need {
     File(&'static str),
     /// A program on the search path.
     Program(&'static str),
+    /// KVM, and the right to use it.
+    Kvm,
     /// The kernel that guests boot, as `cargo xtask test` unpacks it.
     GuestKernel,
 }
@@ -25,6 +30,7 @@ impl Need {
             Self::NetworkNamespaces => can_make_namespaces(),
             Self::File(path) => Path::new(path).exists(),
             Self::Program(name) => parts::find_program(name).is_some(),
+            Self::Kvm => File::options().read(true).write(true).open(KVM).is_ok(),
             Self::GuestKernel => parts::guest_kernel().is_ok(),
         }
     }
@@ -35,6 +41,7 @@ impl fmt::Display for Need {
         match self {
             Self::NetworkNamespaces => f.write_str("root"),
             Self::Program(name) | Self::File(name) => f.write_str(name),
+            Self::Kvm => f.write_str(KVM),
             Self::GuestKernel => f.write_str("a guest kernel"),
         }
     }

@@ -43,8 +43,11 @@ impl Event {
         Ok(Self(fd))
     }
 
-    /// Another handle of the same event, in the type that the protocol crate asks for.
-    pub(crate) fn share(&self) -> io::Result<EventFd> {
+    /// Another handle of the same event, in the type that the crates for vhost-user and KVM ask for.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn share(&self) -> io::Result<EventFd> {
         let fd = self.0.try_clone()?.into_raw_fd();
         // SAFETY: the fd was just given up by its owner, so nobody else closes it.
         Ok(unsafe { EventFd::from_raw_fd(fd) })

@@ -183,6 +183,12 @@ impl Mapping {
         self.len
     }
 
+    /// Where the first byte is in this process, for a hypervisor that is to give the memory to a
+    /// guest.
+    pub fn address(&self) -> u64 {
+        self.at(0, self.len).addr() as u64
+    }
+
     /// Whether the mapping has no bytes; never the case.
     pub fn is_empty(&self) -> bool {
         self.len == 0

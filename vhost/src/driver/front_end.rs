@@ -41,6 +41,8 @@ pub struct FrontEndConfig {
     pub receive_buffer: u32,
     /// Bytes of each transmit buffer; longer frames use several.
     pub transmit_buffer: u32,
+    /// Bytes of memory besides what the queues need, for a guest that has code and tables there.
+    pub spare_memory: usize,
     /// Whether to try 2 MiB pages; ordinary ones serve where there are none.
     pub huge_pages: bool,
     /// Whether to share the memory by adding a slot, as VMMs that plug memory do, where the back
@@ -68,6 +70,7 @@ impl FrontEndConfig {
                 | feature::OFFLOADS,
             receive_buffer: 2048,
             transmit_buffer: 2048,
+            spare_memory: 0,
             huge_pages: false,
             memory_slots: false,
             patience: Duration::from_secs(10),
@@ -135,6 +138,8 @@ pub struct FrontEnd {
     file: OwnedFd,
     memory: Arc<Mapping>,
     layouts: Vec<RingLayout>,
+    /// Where the queues' memory ends.
+    spare: usize,
     offered: u64,
     features: u64,
     running: bool,
@@ -176,7 +181,8 @@ impl FrontEnd {
         stream: UnixStream,
     ) -> Result<(Self, Vec<DriverPair>), DriverError> {
         config.check()?;
-        let (layouts, len) = lay_out(&config);
+        let (layouts, spare) = lay_out(&config);
+        let len = spare + config.spare_memory;
         let (file, memory) = allocate(len, config.huge_pages)?;
         let ours = stream.try_clone()?;
         let frontend = Frontend::from_stream(stream, 2 * u64::from(config.queue_pairs));
@@ -188,6 +194,7 @@ impl FrontEnd {
             file,
             memory,
             layouts,
+            spare,
             offered: 0,
             features: 0,
             running: false,
@@ -415,6 +422,11 @@ impl FrontEnd {
     /// Where each queue is in the memory, in virtio's order.
     pub fn layouts(&self) -> &[RingLayout] {
         &self.layouts
+    }
+
+    /// Offset of the [spare memory](FrontEndConfig::spare_memory), on a page boundary.
+    pub fn spare(&self) -> usize {
+        self.spare
     }
 
     /// The protocol's messages, one by one, for tests that misbehave.
