@@ -1,11 +1,18 @@
 //! Completes what a sender left undone, where the egress can't pass it on: transport checksums and the cutting of
 //! large segments.
 
+mod header;
 mod segment;
 
-use crate::packet::{Batch, Gso, Packet, Sum, parse, protocol};
+use crate::packet::{Batch, Gso, Packet, Sum, ethertype, parse, protocol};
 use crate::port::{Offloads, Port, PortContext, PortCounter, PortDrop};
-use crate::ports::virtio_header::{TCP_CHECKSUM, UDP_CHECKSUM};
+
+pub use header::{from_header, to_header};
+
+/// Offset of the checksum in a TCP header.
+const TCP_CHECKSUM: u16 = 16;
+/// Offset of the checksum in a UDP header.
+const UDP_CHECKSUM: u16 = 6;
 
 /// What a sender left undone makes no sense for its packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +29,7 @@ impl From<BadOffload> for PortDrop {
 /// The sum that is filled in at the egress, or by the receiver, must not land in a header field that functions
 /// have decided on: a guest could choose its payload so that the sum is the port it may not reach. So the sum
 /// belongs into the transport header's own checksum field, or somewhere behind that header (a tunnel's inner
-/// packet). A packet to be cut must be what its type says.
+/// packet); ARP has none. A packet to be cut must be what its type says.
 ///
 /// # Errors
 /// It does not hold.
@@ -42,7 +49,11 @@ pub fn check(packet: &Packet) -> Result<(), BadOffload> {
             _ => false,
         };
     let fits = match offload.gso {
-        Gso::None => own_field || offload.checksum_start >= layers.payload.max(layers.l3),
+        Gso::None => {
+            own_field
+                || offload.checksum_start >= layers.payload.max(layers.l3)
+                    && layers.ethertype != ethertype::ARP
+        }
         Gso::Tcp4 => own_field && layers.is_ipv4() && layers.protocol == protocol::TCP,
         Gso::Tcp6 => own_field && layers.is_ipv6() && layers.protocol == protocol::TCP,
         Gso::Udp => own_field && layers.protocol == protocol::UDP,
@@ -66,6 +77,8 @@ pub fn complete_and_send(port: &mut dyn Port, cx: &mut PortContext<'_>, batch: &
     }
 }
 
+/// Whether the packet may leave as it is. What is to be cut may only once its headers were looked at, which on a
+/// link from port to port nobody did before.
 #[inline]
 fn is_ready(packet: &Packet, able: Offloads) -> bool {
     let offload = packet.offload();
@@ -73,9 +86,11 @@ fn is_ready(packet: &Packet, able: Offloads) -> bool {
         Gso::None => true,
         Gso::Tcp4 => able.tcp4 && (able.ecn || !offload.ecn),
         Gso::Tcp6 => able.tcp6 && (able.ecn || !offload.ecn),
-        Gso::Udp => able.udp,
+        Gso::Udp if packet.layers().is_ipv6() => able.udp6,
+        Gso::Udp => able.udp4,
     };
-    gso && (able.checksum || !offload.needs_checksum)
+    let whole = offload.gso == Gso::None || packet.layers().l3 != 0;
+    gso && whole && (able.checksum || !offload.needs_checksum)
 }
 
 /// Pieces are sent as soon as there is a batch of them, so that no more buffers are in use than that.
@@ -89,6 +104,8 @@ fn complete_all(port: &mut dyn Port, cx: &mut PortContext<'_>, batch: &mut Batch
             ready.push(cx, packet);
         } else if parse_once(&mut packet).is_err() || check(&packet).is_err() {
             cx.tally.drop(PortDrop::BadOffload, 1);
+        } else if is_ready(&packet, able) {
+            ready.push(cx, packet);
         } else if packet.offload().gso == Gso::None {
             complete_checksum(&mut packet);
             cx.tally.add(PortCounter::Checksummed, 1);

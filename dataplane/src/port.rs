@@ -164,8 +164,28 @@ pub struct Offloads {
     pub tcp6: bool,
     /// Cutting of TCP with ECN in use.
     pub ecn: bool,
-    /// Cutting of UDP.
-    pub udp: bool,
+    /// Cutting of trains of UDP datagrams over IPv4.
+    pub udp4: bool,
+    /// Cutting of trains of UDP datagrams over IPv6.
+    pub udp6: bool,
+}
+
+impl Offloads {
+    /// Everything.
+    pub const ALL: Self = Self {
+        checksum: true,
+        tcp4: true,
+        tcp6: true,
+        ecn: true,
+        udp4: true,
+        udp6: true,
+    };
+
+    /// Whether nothing is cut by a receiver that does not complete checksums: a piece's checksum can't be completed
+    /// before the packet is cut.
+    pub fn is_consistent(self) -> bool {
+        self.checksum || !(self.tcp4 || self.tcp6 || self.udp4 || self.udp6)
+    }
 }
 
 /// A port, as the worker that polls it sees it. Nothing here blocks.

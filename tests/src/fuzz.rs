@@ -6,11 +6,12 @@ use std::net::IpAddr;
 
 use chainplane_dataplane::engine::Hop;
 use chainplane_dataplane::flow::key_of;
+use chainplane_dataplane::offload::from_header;
 use chainplane_dataplane::packet::{
     Gso, HugePages, Offload, Packet, Pool, PoolConfig, parse, protocol,
 };
-use chainplane_dataplane::ports::virtio_header::VirtioHeader;
 use chainplane_dataplane::sim::{Frame, Sim};
+use chainplane_vhost::net::NetHeader;
 
 /// Takes `bytes` as a frame. One that is accepted must bear all that functions do to it, and be as sound
 /// afterwards as before.
@@ -36,7 +37,7 @@ pub fn offload(bytes: &[u8]) {
     let Some((header, frame)) = bytes.split_first_chunk() else {
         return;
     };
-    let Ok(asked) = VirtioHeader::from_bytes(*header).offload(frame.len()) else {
+    let Ok(asked) = from_header(&NetHeader::from_short(*header), frame.len()) else {
         return;
     };
     WORKER.with_borrow_mut(|sim| {

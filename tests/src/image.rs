@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::{Error, Result, parts, program, run};
 
-/// The modules of a virtio network device in the order in which they depend on each other: Debian's
-/// kernel has none of them built in, and the guest has no depmod.
+/// The modules of a virtio network device in the order in which they depend on each other: Debian 12's
+/// kernel has none of them built in, and the guest has no depmod. Newer kernels have some.
 const MODULES: [&str; 8] = [
     "virtio_ring",
     "virtio",
@@ -70,13 +70,14 @@ impl Archive {
         archive.add("init", 0o100_755, INIT.as_bytes().to_vec());
         let busybox = need_program("busybox")?;
         archive.add("bin/busybox", 0o100_755, fs::read(busybox)?);
+        let mut order = Vec::new();
         for name in MODULES {
-            let file = format!("{name}.ko");
-            let path = find(modules, &file)
-                .ok_or_else(|| Error::new(format!("no {file} below {}", modules.display())))?;
-            archive.add(&format!("modules/{file}"), 0o100_644, fs::read(path)?);
+            if let Some(module) = read_module(modules, name)? {
+                archive.add(&format!("modules/{name}.ko"), 0o100_644, module);
+                order.push(name);
+            }
         }
-        archive.add("modules/order", 0o100_644, MODULES.join("\n").into_bytes());
+        archive.add("modules/order", 0o100_644, order.join("\n").into_bytes());
         for name in ["iperf3", "ethtool"] {
             archive.add_with_libraries(name)?;
         }
@@ -138,6 +139,24 @@ impl Archive {
 
 fn need_program(name: &str) -> Result<PathBuf> {
     parts::find_program(name).ok_or_else(|| Error::new(format!("{name} is not installed")))
+}
+
+/// The module `name` of the kernel whose modules are in `modules`, unpacked; `None` if it is built in.
+fn read_module(modules: &Path, name: &str) -> Result<Option<Vec<u8>>> {
+    if let Some(path) = find(modules, &format!("{name}.ko")) {
+        return Ok(Some(fs::read(path)?));
+    }
+    if let Some(path) = find(modules, &format!("{name}.ko.xz")) {
+        let output = program("xz").arg("-dc").arg(path).output()?;
+        return Ok(Some(output.stdout));
+    }
+    let built_in = find(modules, "modules.builtin").map(fs::read_to_string);
+    let built_in = built_in.transpose()?.unwrap_or_default();
+    if built_in.contains(&format!("/{name}.ko")) {
+        return Ok(None);
+    }
+    let place = modules.display();
+    Err(Error::new(format!("no {name}.ko below {place}")))
 }
 
 /// The file called `name` somewhere below `directory`.

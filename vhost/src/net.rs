@@ -46,6 +46,12 @@ pub mod feature {
     pub const VERSION_1: u64 = 1 << 32;
     /// The device reaches memory through an IOMMU.
     pub const ACCESS_PLATFORM: u64 = 1 << 33;
+    /// The driver can receive trains of UDP datagrams over IPv4 (USO).
+    pub const GUEST_USO4: u64 = 1 << 54;
+    /// The driver can receive trains of UDP datagrams over IPv6.
+    pub const GUEST_USO6: u64 = 1 << 55;
+    /// The device can receive trains of UDP datagrams, over IPv4 and IPv6.
+    pub const HOST_USO: u64 = 1 << 56;
 
     /// The names of the bits that are set, as virtio spells them, without `VIRTIO_` and `F_`; a
     /// bit that has none here is there by its number.
@@ -53,7 +59,7 @@ pub mod feature {
         super::names(features, &NAMES)
     }
 
-    const NAMES: [(u64, &str); 22] = [
+    const NAMES: [(u64, &str); 25] = [
         (CSUM, "csum"),
         (GUEST_CSUM, "guest-csum"),
         (MTU, "mtu"),
@@ -76,12 +82,16 @@ pub mod feature {
         (PROTOCOL_FEATURES, "protocol-features"),
         (VERSION_1, "version-1"),
         (ACCESS_PLATFORM, "access-platform"),
+        (GUEST_USO4, "guest-uso4"),
+        (GUEST_USO6, "guest-uso6"),
+        (HOST_USO, "host-uso"),
     ];
 
     /// Offloads that the device side accepts from the guest.
-    pub const HOST_OFFLOADS: u64 = CSUM | HOST_TSO4 | HOST_TSO6 | HOST_ECN;
+    pub const HOST_OFFLOADS: u64 = CSUM | HOST_TSO4 | HOST_TSO6 | HOST_ECN | HOST_USO;
     /// Offloads that the guest accepts from the device side.
-    pub const GUEST_OFFLOADS: u64 = GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6 | GUEST_ECN;
+    pub const GUEST_OFFLOADS: u64 =
+        GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6 | GUEST_ECN | GUEST_USO4 | GUEST_USO6;
     /// Every offload there is here.
     pub const OFFLOADS: u64 = HOST_OFFLOADS | GUEST_OFFLOADS;
 }
@@ -135,10 +145,13 @@ pub const GSO_NONE: u8 = 0;
 pub const GSO_TCPV4: u8 = 1;
 /// `gso_type`: TCP over IPv6, to be cut into segments of `gso_size`.
 pub const GSO_TCPV6: u8 = 4;
+/// `gso_type`: UDP over IPv4 or IPv6, to be cut into datagrams of `gso_size` (`VIRTIO_NET_HDR_GSO_UDP_L4`).
+pub const GSO_UDP_L4: u8 = 5;
 /// `gso_type`: the segments carry ECN bits (or-ed to the type).
 pub const GSO_ECN: u8 = 0x80;
 
-/// The header before every frame on a virtio-net ring, in host byte order (virtio 1.2, 5.1.6).
+/// The header before every frame on a virtio-net ring, in host byte order (virtio 1.2, 5.1.6). The kernel puts the
+/// same one before frames of a tap and of a packet socket.
 ///
 /// What a guest writes in it is hearsay: whoever uses an offset checks it against the frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -161,8 +174,10 @@ pub struct NetHeader {
 }
 
 impl NetHeader {
-    /// Bytes of the header with `VERSION_1` or `MRG_RXBUF`; legacy drivers without have 10.
+    /// Bytes of the header with `VERSION_1` or `MRG_RXBUF`.
     pub const LEN: usize = 12;
+    /// Bytes of the header without `num_buffers`: of legacy drivers, of a tap and of a packet socket.
+    pub const SHORT_LEN: usize = 10;
 
     /// Reads the 12 bytes of a header.
     #[inline]
@@ -177,6 +192,20 @@ impl NetHeader {
             csum_offset: word(8),
             num_buffers: word(10),
         }
+    }
+
+    /// Reads the 10 bytes of a header without `num_buffers`.
+    #[inline]
+    pub fn from_short(b: [u8; Self::SHORT_LEN]) -> Self {
+        let [b0, b1, b2, b3, b4, b5, b6, b7, b8, b9] = b;
+        Self::from_bytes([b0, b1, b2, b3, b4, b5, b6, b7, b8, b9, 0, 0])
+    }
+
+    /// The 10 bytes of the header without `num_buffers`.
+    #[inline]
+    pub fn to_short(self) -> [u8; Self::SHORT_LEN] {
+        let [b0, b1, b2, b3, b4, b5, b6, b7, b8, b9, ..] = self.to_bytes();
+        [b0, b1, b2, b3, b4, b5, b6, b7, b8, b9]
     }
 
     /// The 12 bytes of the header.
@@ -196,7 +225,7 @@ impl NetHeader {
     /// Bytes of the header under a set of negotiated features (5.1.6.1).
     pub fn len_for(features: u64) -> usize {
         if features & (feature::VERSION_1 | feature::MRG_RXBUF) == 0 {
-            10
+            Self::SHORT_LEN
         } else {
             Self::LEN
         }
@@ -221,5 +250,9 @@ mod tests {
         assert_eq!(header.gso_size, 1460);
         assert_eq!(header.num_buffers, 3);
         assert_eq!(header.to_bytes(), bytes);
+        let short = *bytes.first_chunk().unwrap();
+        assert_eq!(header.to_short(), short);
+        assert_eq!(NetHeader::from_short(short).num_buffers, 0);
+        assert_eq!(NetHeader::from_short(short).to_short(), short);
     }
 }

@@ -228,6 +228,68 @@ fn a_capable_port_gets_the_segment_whole() {
 }
 
 #[test]
+fn a_train_stays_whole_where_its_ip_version_is_known() {
+    for (v6, able) in [(false, true), (false, false), (true, true), (true, false)] {
+        let packet = large(v6, true, 0, &[7; 4000], 1448);
+        let able = Offloads {
+            checksum: true,
+            udp4: v6 != able,
+            udp6: v6 == able,
+            ..Offloads::default()
+        };
+        let whole = if v6 { able.udp6 } else { able.udp4 };
+        let (got, tally) = send_with(&mut pool(8), able, std::slice::from_ref(&packet));
+        assert_eq!(got.len(), if whole { 1 } else { 3 }, "{able:?}");
+        assert_eq!(got[0] == packet.0, whole);
+        assert!(conserved(&tally, 1));
+    }
+}
+
+/// On a link from port to port nobody has parsed the packet, and a guest's peer is not to get its lies.
+#[test]
+fn a_segment_that_is_none_reaches_no_capable_port() {
+    let tcp = large(false, false, tcp_flag::ACK, &[7; 4000], 1448);
+    let udp = large(true, true, 0, &[7; 4000], 1448);
+    let not_ip = {
+        let mut bytes = tcp.0.clone();
+        bytes[12..14].copy_from_slice(&[0x88, 0xb5]);
+        (bytes, tcp.1)
+    };
+    let with =
+        |(bytes, offload): &(Vec<u8>, Offload), gso| (bytes.clone(), Offload { gso, ..*offload });
+    let lies = [
+        with(&tcp, Gso::Tcp6),
+        with(&tcp, Gso::Udp),
+        with(&udp, Gso::Tcp6),
+        (tcp.0[..50].to_vec(), tcp.1),
+        not_ip,
+    ];
+    for lie in lies {
+        let (got, tally) = send_with(&mut pool(8), Offloads::ALL, std::slice::from_ref(&lie));
+        assert!(got.is_empty(), "{:?}", lie.1);
+        assert_eq!(drops(&tally, PortDrop::BadOffload), 1);
+    }
+    let (got, _) = send_with(&mut pool(8), Offloads::ALL, &[tcp.clone(), udp.clone()]);
+    assert_eq!(got, [tcp.0, udp.0]);
+}
+
+/// Who leaves a sum in ARP wants it in the addresses, behind the back of a function that has looked at them.
+#[test]
+fn arp_has_no_checksum() {
+    let mut bytes = vec![2; 60];
+    bytes[12..14].copy_from_slice(&[8, 6]);
+    let offload = Offload {
+        needs_checksum: true,
+        checksum_start: 14,
+        checksum_offset: 14,
+        ..Offload::default()
+    };
+    let (got, tally) = send(&[(bytes, offload)]);
+    assert!(got.is_empty());
+    assert_eq!(drops(&tally, PortDrop::BadOffload), 1);
+}
+
+#[test]
 fn ecn_is_cut_where_the_port_does_not_know_it() {
     let packet = large(
         false,

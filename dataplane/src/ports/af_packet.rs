@@ -12,12 +12,13 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
+use chainplane_vhost::net::NetHeader;
 use rustix::io::Errno;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg, sockopt};
 
 use super::interface::{self, Name};
 use super::packet_ring::{PacketSocket, Slot};
-use super::virtio_header::VirtioHeader;
+use crate::offload;
 use crate::packet::{BURST, Batch, LARGE, Packet};
 use crate::port::{Offloads, Port, PortContext, PortCounter, PortDrop};
 use crate::time::Time;
@@ -33,6 +34,9 @@ const ADDRESSES: usize = 12;
 pub struct AfPacketConfig {
     /// The interface's name, 15 bytes at most.
     pub interface: String,
+    /// What the kernel or the interface's hardware completes in packets that leave. Cutting needs `checksum`. UDP is
+    /// cut where the kernel knows how to (6.2 and newer).
+    pub offloads: Offloads,
 }
 
 /// An af-packet port.
@@ -40,6 +44,7 @@ pub struct AfPacket {
     socket: PacketSocket,
     name: Name,
     looked: Time,
+    offloads: Offloads,
 }
 
 impl AfPacket {
@@ -50,6 +55,11 @@ impl AfPacket {
     /// capability `CAP_NET_RAW` is missing.
     pub fn open(config: &AfPacketConfig) -> io::Result<Self> {
         let name = Name::new(&config.interface)?;
+        if !config.offloads.is_consistent() {
+            let message = "a packet cannot be left uncut without leaving its checksum";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        let udp = interface::knows_udp_trains();
         let wrong = |error: io::Error| {
             let hint = match error.raw_os_error() {
                 Some(libc::EPERM) => " (the capability CAP_NET_RAW is missing)",
@@ -71,6 +81,11 @@ impl AfPacket {
             socket,
             name,
             looked: Time(0),
+            offloads: Offloads {
+                udp4: config.offloads.udp4 && udp,
+                udp6: config.offloads.udp6 && udp,
+                ..config.offloads
+            },
         })
     }
 
@@ -100,7 +115,7 @@ fn copy(
     let Some(mut packet) = blank(cx, len) else {
         if slot.queued {
             // It has to leave the queue all the same, or the next one would be mistaken for it.
-            let _ = rustix::io::read(socket, &mut [0; VirtioHeader::LEN]);
+            let _ = rustix::io::read(socket, &mut [0; NetHeader::SHORT_LEN]);
         }
         return Err(if len > LARGE {
             PortDrop::TooLong
@@ -113,7 +128,7 @@ fn copy(
     let mut header = slot.header;
     if slot.queued {
         let mut parts = [&mut header[..], front, rest].map(IoSliceMut::new);
-        if rustix::io::readv(socket, &mut parts) != Ok(VirtioHeader::LEN + slot.len) {
+        if rustix::io::readv(socket, &mut parts) != Ok(NetHeader::SHORT_LEN + slot.len) {
             return Err(PortDrop::Refused);
         }
     } else if slot.data.len() == slot.len {
@@ -130,10 +145,10 @@ fn copy(
 /// Puts the VLAN tag back in its place, and notes what the sender left undone.
 fn finish(
     mut packet: Packet,
-    header: [u8; VirtioHeader::LEN],
+    header: [u8; NetHeader::SHORT_LEN],
     slot: &Slot<'_>,
 ) -> Result<Packet, PortDrop> {
-    let mut header = VirtioHeader::from_bytes(header);
+    let mut header = NetHeader::from_short(header);
     if let Some(tag) = slot.vlan {
         packet
             .data_mut()
@@ -144,7 +159,7 @@ fn finish(
         header.csum_start = header.csum_start.saturating_add(TAG as u16);
         header.hdr_len = header.hdr_len.saturating_add(TAG as u16);
     }
-    *packet.offload_mut() = header.offload(packet.len())?;
+    *packet.offload_mut() = offload::from_header(&header, packet.len())?;
     Ok(packet)
 }
 
@@ -181,14 +196,7 @@ impl Port for AfPacket {
     }
 
     fn offloads(&self) -> Offloads {
-        // The kernel completes what the interface's hardware can't.
-        Offloads {
-            checksum: true,
-            tcp4: true,
-            tcp6: true,
-            ecn: true,
-            udp: false,
-        }
+        self.offloads
     }
 
     fn wakeups(&self, fds: &mut Vec<RawFd>) -> u64 {
@@ -206,7 +214,7 @@ impl Port for AfPacket {
 fn send_all(socket: &PacketSocket, cx: &PortContext<'_>, packets: &[Packet]) {
     let headers: ArrayVec<_, BURST> = packets
         .iter()
-        .map(|packet| VirtioHeader::of(packet).to_bytes())
+        .map(|packet| offload::to_header(packet).to_short())
         .collect();
     let parts: ArrayVec<_, BURST> = headers
         .iter()

@@ -6,14 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-/// Work that the kernel may leave undone in packets that are read from a tap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TapOffloads {
-    /// Checksums of TCP and UDP.
-    pub checksum: bool,
-    /// Cutting of large TCP segments.
-    pub segmentation: bool,
-}
+use crate::port::Offloads;
 
 /// A name that the kernel takes for an interface.
 #[derive(Clone)]
@@ -152,13 +145,13 @@ pub(super) fn set_mtu(name: &Name, mtu: u16) -> io::Result<()> {
 }
 
 /// Attaches to a tap, which is made if it is not there, with a virtio-net header of `header_len` bytes, little
-/// endian, before each packet. Reads and writes on the descriptor do not block. Also tells whether the kernel knows
-/// how to cut UDP.
+/// endian, before each packet. Reads and writes on the descriptor do not block. Of the wanted offloads those that the
+/// kernel knows are in effect, and are told.
 pub(super) fn attach_tap(
     name: &Name,
     header_len: usize,
-    offloads: TapOffloads,
-) -> io::Result<(OwnedFd, bool)> {
+    wanted: Offloads,
+) -> io::Result<(OwnedFd, Offloads)> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let fd = rustix::fs::open("/dev/net/tun", flags, Mode::empty())
         .map_err(|error| explain("open /dev/net/tun, which makes taps", &error.into()))?;
@@ -179,11 +172,11 @@ pub(super) fn attach_tap(
     let configure = |code, value| ioctl_int(&fd, code, value).map_err(|e| explain(&what, &e));
     configure(libc::TUNSETVNETHDRSZ, header_len as i32)?;
     configure(libc::TUNSETVNETLE, 1)?;
-    let cuts_udp = set_tap_offloads(&fd, offloads).map_err(|error| explain(&what, &error))?;
-    Ok((fd, cuts_udp))
+    let offloads = set_tap_offloads(&fd, wanted).map_err(|error| explain(&what, &error))?;
+    Ok((fd, offloads))
 }
 
-fn set_tap_offloads(fd: &OwnedFd, offloads: TapOffloads) -> io::Result<bool> {
+fn set_tap_offloads(fd: &OwnedFd, wanted: Offloads) -> io::Result<Offloads> {
     let set = |bits: u32| {
         // SAFETY: the code takes a number, not a pointer.
         let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, u64::from(bits)) };
@@ -193,19 +186,39 @@ fn set_tap_offloads(fd: &OwnedFd, offloads: TapOffloads) -> io::Result<bool> {
             Ok(())
         }
     };
-    let segments = libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
-    let udp = libc::TUN_F_USO4 | libc::TUN_F_USO6;
-    if !offloads.checksum {
-        set(0)?;
-    } else if !offloads.segmentation {
-        set(libc::TUN_F_CSUM)?;
-    } else if set(libc::TUN_F_CSUM | segments | udp).is_ok() {
-        return Ok(true);
-    } else {
-        // Kernels before 6.2 can't cut UDP.
-        set(libc::TUN_F_CSUM | segments)?;
+    let bit = |wanted: bool, bit: u32| if wanted { bit } else { 0 };
+    let others = bit(wanted.checksum, libc::TUN_F_CSUM)
+        | bit(wanted.tcp4, libc::TUN_F_TSO4)
+        | bit(wanted.tcp6, libc::TUN_F_TSO6)
+        | bit(
+            wanted.ecn && (wanted.tcp4 || wanted.tcp6),
+            libc::TUN_F_TSO_ECN,
+        );
+    // The kernel takes both of these or none, and not before 6.2.
+    let udp = wanted.udp4 && wanted.udp6;
+    let udp = udp && set(others | libc::TUN_F_USO4 | libc::TUN_F_USO6).is_ok();
+    if !udp {
+        set(others)?;
     }
-    Ok(false)
+    Ok(Offloads {
+        udp4: udp,
+        udp6: udp,
+        ..wanted
+    })
+}
+
+/// Whether the kernel knows trains of UDP datagrams by the virtio-net header: 6.2 and newer do. A packet socket has
+/// no way to ask.
+pub(super) fn knows_udp_trains() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    is_since_6_2(&release)
+}
+
+fn is_since_6_2(release: &str) -> bool {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(2))
 }
 
 /// Whether a descriptor has something to read.
@@ -259,6 +272,16 @@ pub(super) mod testing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn releases_are_compared_by_number() {
+        for new in ["6.2.0", "6.18.44-fc", "6.10-rc1", "7.0.1", "10.1"] {
+            assert!(is_since_6_2(new), "{new}");
+        }
+        for old in ["6.1.0-51-cloud-amd64", "5.15.0", "6", "", "odd"] {
+            assert!(!is_since_6_2(old), "{old}");
+        }
+    }
 
     #[test]
     fn names_that_the_kernel_would_refuse_are_refused() {

@@ -8,7 +8,6 @@ mod pcap;
 mod rarp;
 mod tap;
 mod vhost_user;
-pub mod virtio_header;
 
 pub use af_packet::{AfPacket, AfPacketConfig};
 pub use generator::{Generator, GeneratorConfig, GeneratorError, Traffic};

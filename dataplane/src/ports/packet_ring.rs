@@ -11,10 +11,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use chainplane_vhost::net::NetHeader;
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
-
-use super::virtio_header::VirtioHeader;
 
 /// Bytes of a slot, of which some 80 are the kernel's.
 const SLOT: usize = 2048;
@@ -27,7 +26,7 @@ const QUEUE: usize = 16 << 20;
 /// A received packet, as it lies in the ring.
 pub(super) struct Slot<'a> {
     /// Its virtio-net header.
-    pub header: [u8; VirtioHeader::LEN],
+    pub header: [u8; NetHeader::SHORT_LEN],
     /// Its first bytes, all of them if there are `len`.
     pub data: &'a [u8],
     /// Its whole length.
@@ -184,7 +183,7 @@ impl PacketSocket {
         );
         let (tci, kind) = (u16::from_ne_bytes(half(24)), u16::from_ne_bytes(half(26)));
         let data = bytes.get(start..)?;
-        let header = bytes.get(start.checked_sub(VirtioHeader::LEN)?..start)?;
+        let header = bytes.get(start.checked_sub(NetHeader::SHORT_LEN)?..start)?;
         let kind = if status & libc::TP_STATUS_VLAN_TPID_VALID != 0 {
             kind
         } else {

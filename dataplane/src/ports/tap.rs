@@ -9,10 +9,11 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use chainplane_vhost::net::NetHeader;
 use rustix::io::Errno;
 
-use super::interface::{self, Name, TapOffloads};
-use super::virtio_header::VirtioHeader;
+use super::interface::{self, Name};
+use crate::offload;
 use crate::packet::{Batch, LARGE, Packet, SMALL};
 use crate::port::{Offloads, Port, PortContext, PortDrop};
 
@@ -23,10 +24,9 @@ pub struct TapConfig {
     pub interface: String,
     /// Largest packet, without Ethernet header, in bytes; `None` leaves it as it is.
     pub mtu: Option<u16>,
-    /// Checksums may be left undone, in both directions.
-    pub checksum: bool,
-    /// Large TCP segments may be left uncut, in both directions. Needs `checksum`.
-    pub segmentation: bool,
+    /// What may be left undone, in both directions. Cutting needs `checksum`. UDP is cut where the kernel knows how to
+    /// (6.2 and newer), and over both IP versions or none.
+    pub offloads: Offloads,
 }
 
 /// A tap port.
@@ -47,34 +47,24 @@ impl Tap {
     /// up).
     pub fn open(config: &TapConfig) -> io::Result<Self> {
         let name = Name::new(&config.interface)?;
-        if config.segmentation && !config.checksum {
+        if !config.offloads.is_consistent() {
             let message = "a tap cannot leave segments uncut without leaving their checksums";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        let accepted = TapOffloads {
-            checksum: config.checksum,
-            segmentation: config.segmentation,
-        };
-        let (fd, cuts_udp) = interface::attach_tap(&name, VirtioHeader::LEN, accepted)?;
+        let (fd, offloads) = interface::attach_tap(&name, NetHeader::SHORT_LEN, config.offloads)?;
         if let Some(mtu) = config.mtu {
             interface::set_mtu(&name, mtu)?;
         }
         interface::set_up(&name)?;
         Ok(Self {
             fd,
-            offloads: Offloads {
-                checksum: config.checksum,
-                tcp4: config.segmentation,
-                tcp6: config.segmentation,
-                ecn: config.segmentation,
-                udp: cuts_udp,
-            },
+            offloads,
             deleted: false,
         })
     }
 
     fn write(&mut self, packet: &Packet) -> Result<(), PortDrop> {
-        let header = VirtioHeader::of(packet).to_bytes();
+        let header = offload::to_header(packet).to_short();
         let parts = [IoSlice::new(&header), IoSlice::new(packet.data())];
         match rustix::io::writev(&self.fd, &parts) {
             Ok(_) => Ok(()),
@@ -92,7 +82,7 @@ impl Tap {
     /// Reads into both packets, the second as the first one's continuation; the length without the header.
     fn read(
         &mut self,
-        header: &mut [u8; VirtioHeader::LEN],
+        header: &mut [u8; NetHeader::SHORT_LEN],
         small: &mut [u8],
         rest: &mut [u8],
     ) -> Option<usize> {
@@ -102,7 +92,7 @@ impl Tap {
             IoSliceMut::new(rest),
         ];
         match rustix::io::readv(&self.fd, &mut parts) {
-            Ok(len) => len.checked_sub(VirtioHeader::LEN),
+            Ok(len) => len.checked_sub(NetHeader::SHORT_LEN),
             Err(error) => {
                 self.deleted = error == Errno::BADFD;
                 None
@@ -122,7 +112,7 @@ impl Port for Tap {
                 // The packets wait in the kernel's queue.
                 return;
             };
-            let mut header = [0; VirtioHeader::LEN];
+            let mut header = [0; NetHeader::SHORT_LEN];
             let rest = &mut large.data_mut()[SMALL..];
             let Some(len) = self.read(&mut header, small.data_mut(), rest) else {
                 return;
@@ -135,7 +125,7 @@ impl Port for Tap {
                 large
             };
             packet.truncate(len);
-            match VirtioHeader::from_bytes(header).offload(len) {
+            match offload::from_header(&NetHeader::from_short(header), len) {
                 Ok(offload) => {
                     *packet.offload_mut() = offload;
                     batch.push(packet);
@@ -190,8 +180,7 @@ mod tests {
         TapConfig {
             interface: interface.to_owned(),
             mtu: Some(9000),
-            checksum: true,
-            segmentation: true,
+            offloads: Offloads::ALL,
         }
     }
 
@@ -345,7 +334,10 @@ mod tests {
             let second = error(config("test1"));
             assert!(second.contains("in use"), "{second}");
             let half = error(TapConfig {
-                checksum: false,
+                offloads: Offloads {
+                    checksum: false,
+                    ..Offloads::ALL
+                },
                 ..config("test2")
             });
             assert!(half.contains("checksums"), "{half}");

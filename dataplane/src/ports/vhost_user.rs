@@ -7,11 +7,11 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use arrayvec::ArrayVec;
 use chainplane_vhost::backend::QueuePair;
-use chainplane_vhost::net::{NetHeader, feature};
+use chainplane_vhost::net::{FLAG_NEEDS_CSUM, NetHeader, feature};
 use chainplane_vhost::ring::BURST_COST;
 
 use super::rarp;
-use super::virtio_header::VirtioHeader;
+use crate::offload;
 use crate::packet::{BURST, Batch, Packet};
 use crate::port::{Offloads, Port, PortContext, PortDrop};
 
@@ -59,7 +59,8 @@ impl VhostUser {
             tcp4: has(feature::GUEST_TSO4),
             tcp6: has(feature::GUEST_TSO6),
             ecn: has(feature::GUEST_ECN),
-            udp: false,
+            udp4: has(feature::GUEST_USO4),
+            udp6: has(feature::GUEST_USO6),
         }
     }
 
@@ -74,11 +75,15 @@ impl VhostUser {
         let packets: ArrayVec<&Packet, BURST> =
             batch.iter().filter(|packet| chosen(packet)).collect();
         let lens: ArrayVec<u32, BURST> = packets.iter().map(|packet| packet.len() as u32).collect();
+        // A driver that takes no partial checksums does not know of checked ones either (virtio 1.2, 5.1.6.4.1).
+        let flags = if self.offloads.checksum { 0xff } else { 0 };
         let ring = &mut self.pairs[pair].to_guest;
         let room = ring.reserve(&lens);
         let (mut sent, mut bytes) = (0, 0);
         for (slot, packet) in packets[..room].iter().enumerate() {
-            if ring.fill(slot, header_of(packet), packet.data()) {
+            let mut header = offload::to_header(packet);
+            header.flags &= flags;
+            if ring.fill(slot, header, packet.data()) {
                 sent += 1;
                 bytes += packet.len() as u64;
             }
@@ -108,7 +113,7 @@ fn gather(pair: &mut QueuePair, cx: &mut PortContext<'_>, batch: &mut Batch) -> 
         };
         let copied = packet.extend(len).map(|bytes| ring.read(frame, 0, bytes));
         debug_assert_eq!(copied, Some(len), "the ring told the frame's length");
-        match received(ring.header(frame)).offload(len) {
+        match offload::from_header(&believed(ring.header(frame)), len) {
             Ok(offload) => {
                 *packet.offload_mut() = offload;
                 batch.push(packet);
@@ -120,44 +125,13 @@ fn gather(pair: &mut QueuePair, cx: &mut PortContext<'_>, batch: &mut Batch) -> 
     cost
 }
 
-fn received(header: NetHeader) -> VirtioHeader {
-    let NetHeader {
-        flags,
-        gso_type,
-        hdr_len,
-        gso_size,
-        csum_start,
-        csum_offset,
-        ..
-    } = header;
-    VirtioHeader {
-        flags,
-        gso_type,
-        hdr_len,
-        gso_size,
-        csum_start,
-        csum_offset,
-    }
-}
-
-fn header_of(packet: &Packet) -> NetHeader {
-    let VirtioHeader {
-        flags,
-        gso_type,
-        hdr_len,
-        gso_size,
-        csum_start,
-        csum_offset,
-    } = VirtioHeader::of(packet);
-    // The ring fills in the number of buffers itself.
+/// What a guest's header may say. That a checksum was found right is for a device to say, not for a driver (virtio
+/// 1.2, section 5.1.6.2.1): its peer would not check what it claims.
+#[inline]
+fn believed(header: NetHeader) -> NetHeader {
     NetHeader {
-        flags,
-        gso_type,
-        hdr_len,
-        gso_size,
-        csum_start,
-        csum_offset,
-        num_buffers: 0,
+        flags: header.flags & FLAG_NEEDS_CSUM,
+        ..header
     }
 }
 

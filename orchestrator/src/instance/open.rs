@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use chainplane_dataplane::port::Port;
+use chainplane_dataplane::port::{Offloads, Port};
 use chainplane_dataplane::ports::{
     AfPacket, AfPacketConfig, Generator, GeneratorConfig, Pcap, PcapConfig, Replay, Tap, TapConfig,
     Timing, Traffic, VhostUser,
@@ -73,8 +73,11 @@ fn open(named: &NamedPort, wake: &WakeHandle, sockets: &Path) -> Result<Opened, 
         file::Port::EmbeddedGuest(guest) => embedded_guest(named, guest, wake, sockets),
         file::Port::Tap(config) => tap(config),
         file::Port::AfPacket(config) => {
-            let interface = config.interface.clone();
-            plain(AfPacket::open(&AfPacketConfig { interface }))
+            let (interface, offloads) = (config.interface.clone(), offloads(config.offloads));
+            plain(AfPacket::open(&AfPacketConfig {
+                interface,
+                offloads,
+            }))
         }
         file::Port::Pcap(config) => pcap(config),
         file::Port::Generator(config) => generator(config),
@@ -94,8 +97,7 @@ fn tap(config: &file::Tap) -> Result<Opened, String> {
     plain(Tap::open(&TapConfig {
         interface: config.interface.clone(),
         mtu: config.mtu,
-        checksum: config.offloads.checksum,
-        segmentation: config.offloads.segmentation,
+        offloads: offloads(config.offloads),
     }))
 }
 
@@ -174,19 +176,31 @@ fn device_config(config: &file::VhostUser) -> Result<DeviceConfig, String> {
         group: config.group.as_deref().map(ids::group).transpose()?,
         mode: config.mode.map(file::FileMode::bits),
         queue_pairs: config.queues,
-        offloads: offloads(config.offloads),
+        offloads: features(config.offloads),
         mergeable: true,
         mtu: config.mtu,
         mac: config.mac.map(|mac| mac.0.0),
     })
 }
 
-/// The feature bits to offer, in both directions.
-fn offloads(wanted: file::Offloads) -> u64 {
-    const CHECKSUM: u64 = feature::CSUM | feature::GUEST_CSUM;
-    match (wanted.checksum, wanted.segmentation) {
-        (false, _) => 0,
-        (true, false) => CHECKSUM,
-        (true, true) => feature::OFFLOADS,
+/// What a kernel is to complete.
+fn offloads(wanted: file::Offloads) -> Offloads {
+    let (tcp, udp) = (wanted.segmentation, wanted.udp());
+    Offloads {
+        checksum: wanted.checksum,
+        tcp4: tcp,
+        tcp6: tcp,
+        ecn: tcp,
+        udp4: udp,
+        udp6: udp,
     }
+}
+
+/// The feature bits to offer to a guest, in both directions.
+fn features(wanted: file::Offloads) -> u64 {
+    const CHECKSUM: u64 = feature::CSUM | feature::GUEST_CSUM;
+    const UDP: u64 = feature::HOST_USO | feature::GUEST_USO4 | feature::GUEST_USO6;
+    const TCP: u64 = feature::OFFLOADS & !CHECKSUM & !UDP;
+    let bits = |wanted: bool, bits: u64| if wanted { bits } else { 0 };
+    bits(wanted.checksum, CHECKSUM) | bits(wanted.segmentation, TCP) | bits(wanted.udp(), UDP)
 }

@@ -92,8 +92,8 @@ impl fmt::Display for ConfigError {
             }
             Self::Offloads(bits) => write!(
                 f,
-                "offloads {bits:#x}: only checksum and TSO bits, and TSO and ECN only with what \
-                 they need (TSO needs checksum, ECN needs TSO)"
+                "offloads {bits:#x}: only checksum, TSO and USO bits, and each only with what it \
+                 needs (TSO and USO need checksum, ECN needs TSO)"
             ),
             Self::Mtu(mtu) => write!(f, "MTU {mtu} is below {MIN_MTU}"),
             Self::ClientPermissions => {
@@ -149,10 +149,16 @@ impl DeviceConfig {
     pub(super) fn is_contradictory(features: u64) -> bool {
         let needs = [
             (
-                feature::GUEST_TSO4 | feature::GUEST_TSO6,
+                feature::GUEST_TSO4
+                    | feature::GUEST_TSO6
+                    | feature::GUEST_USO4
+                    | feature::GUEST_USO6,
                 feature::GUEST_CSUM,
             ),
-            (feature::HOST_TSO4 | feature::HOST_TSO6, feature::CSUM),
+            (
+                feature::HOST_TSO4 | feature::HOST_TSO6 | feature::HOST_USO,
+                feature::CSUM,
+            ),
             (
                 feature::GUEST_ECN,
                 feature::GUEST_TSO4 | feature::GUEST_TSO6,

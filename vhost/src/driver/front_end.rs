@@ -287,7 +287,8 @@ impl FrontEnd {
     }
 
     fn check_buffers(&self) -> Result<(), DriverError> {
-        let tso = feature::GUEST_TSO4 | feature::GUEST_TSO6;
+        let tso =
+            feature::GUEST_TSO4 | feature::GUEST_TSO6 | feature::GUEST_USO4 | feature::GUEST_USO6;
         let needed = if self.features & tso == 0 {
             1514 + 12
         } else {

@@ -6,6 +6,13 @@ use crate::port::PortTally;
 use etherparse::PacketBuilder;
 use std::time::Instant;
 
+fn open(interface: String) -> io::Result<AfPacket> {
+    AfPacket::open(&AfPacketConfig {
+        interface,
+        offloads: Offloads::ALL,
+    })
+}
+
 struct Bench {
     ports: [AfPacket; 2],
     pool: Pool,
@@ -29,7 +36,7 @@ impl Bench {
         .unwrap();
         let ports = ["left", "right"].map(|interface| {
             let interface = interface.to_owned();
-            AfPacket::open(&AfPacketConfig { interface }).unwrap()
+            open(interface).unwrap()
         });
         let mut bench = Self {
             ports,
@@ -263,7 +270,7 @@ fn a_port_outlives_its_interface() {
 fn an_interface_that_is_not_there_is_named() {
     in_namespace(|| {
         let interface = "nonsense-0".to_owned();
-        let error = AfPacket::open(&AfPacketConfig { interface }).err().unwrap();
+        let error = open(interface).err().unwrap();
         assert_eq!(error.to_string(), "there is no interface `nonsense-0`");
     });
 }

@@ -162,6 +162,33 @@ fn a_large_segment_is_measured_by_its_pieces() {
 }
 
 #[test]
+fn a_train_of_datagrams_is_measured_by_one() {
+    let mut frame = Vec::new();
+    etherparse::PacketBuilder::ethernet2(HOST[A].0, OWN[A].0)
+        .ipv4([10, 0, 1, 2], [10, 0, 2, 2], 64)
+        .udp(1000, 2000)
+        .write(&mut frame, &[7; 4000])
+        .unwrap();
+    let train = |gso_size| Offload {
+        gso: Gso::Udp,
+        gso_size,
+        needs_checksum: true,
+        checksum_start: 34,
+        checksum_offset: 6,
+        ..Offload::default()
+    };
+    // With a flow table the second hits the record of the first, and the third meets its guard.
+    for flows in [None, Some(64)] {
+        let mut net = Net::acquainted(flows);
+        for gso_size in [1372, 1372, 1373] {
+            net.sim.inject_with(A, &frame, train(gso_size));
+            net.sim.run();
+        }
+        assert_eq!((net.value("forwarded"), net.value("too-long")), (2, 1));
+    }
+}
+
+#[test]
 fn what_its_own_addresses_do_not_serve_is_reported() {
     let mut net = Net::acquainted(None);
     let sent = Udp::from(A, "10.0.2.1").frame();

@@ -8,7 +8,7 @@ use chainplane_nf::config::Mac;
 use super::{Checker, Once, guests, join};
 use crate::diagnostic::{Diagnostic, YamlPath};
 use crate::spec::file::{
-    AfPacket, Generator, GuestSide, Offloads, Pcap, Port, Protocol, Role, Tap, VhostUser,
+    Generator, GuestSide, Offloads, Pcap, Port, Protocol, Role, Tap, VhostUser,
 };
 use crate::spec::function::Function;
 use crate::yaml_path;
@@ -68,8 +68,9 @@ fn one(checker: &mut Checker<'_>, shared: &mut Shared, name: &str, port: &Port, 
     match port {
         Port::VhostUser(port) => vhost_user(checker, shared, name, port, at),
         Port::Tap(port) => tap(checker, shared, port, at),
-        Port::AfPacket(AfPacket { interface }) => {
-            interface_name(checker, shared, interface, join(at, "interface"));
+        Port::AfPacket(port) => {
+            interface_name(checker, shared, &port.interface, join(at, "interface"));
+            offloads(checker, port.offloads, at);
         }
         Port::Pcap(port) => pcap(checker, shared, port, at),
         Port::Generator(port) => generator(checker, port, at),
@@ -135,13 +136,18 @@ pub fn socket_path(checker: &mut Checker<'_>, socket: &FilePath, at: YamlPath) {
 }
 
 fn offloads(checker: &mut Checker<'_>, offloads: Offloads, at: &YamlPath) {
-    if offloads.segmentation && !offloads.checksum {
+    let key = if offloads.segmentation {
+        "segmentation"
+    } else {
+        "udp-segmentation"
+    };
+    if (offloads.segmentation || offloads.udp()) && !offloads.checksum {
         checker.report(
             Diagnostic::at_value(
                 join(&join(at, "offloads"), "checksum"),
-                "`segmentation` needs `checksum`",
+                format!("`{key}` needs `checksum`"),
             )
-            .help("set `segmentation: false` too"),
+            .help(format!("set `{key}: false` too")),
         );
     }
 }

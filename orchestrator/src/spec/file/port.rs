@@ -61,6 +61,15 @@ pub struct Offloads {
     pub checksum: bool,
     /// Cutting of large TCP segments (TSO). Needs `checksum`.
     pub segmentation: bool,
+    /// Cutting of trains of UDP datagrams (USO). Needs `checksum`. Without it, as `segmentation`.
+    pub udp_segmentation: Option<bool>,
+}
+
+impl Offloads {
+    /// Whether trains of UDP datagrams may be left uncut.
+    pub fn udp(self) -> bool {
+        self.udp_segmentation.unwrap_or(self.segmentation)
+    }
 }
 
 impl Default for Offloads {
@@ -68,6 +77,7 @@ impl Default for Offloads {
         Self {
             checksum: true,
             segmentation: true,
+            udp_segmentation: None,
         }
     }
 }
@@ -133,6 +143,9 @@ pub struct Tap {
 pub struct AfPacket {
     /// The interface's name.
     pub interface: String,
+    /// Work that may be left undone in packets that leave.
+    #[serde(default)]
+    pub offloads: Offloads,
 }
 
 /// When replayed packets enter.
