@@ -100,9 +100,7 @@ fn complete_all(port: &mut dyn Port, cx: &mut PortContext<'_>, batch: &mut Batch
         batch: Batch::new(),
     };
     for mut packet in batch.drain(..) {
-        if is_ready(&packet, able) {
-            ready.push(cx, packet);
-        } else if parse_once(&mut packet).is_err() || check(&packet).is_err() {
+        if !is_ready(&packet, able) && examine(&mut packet).is_err() {
             cx.tally.drop(PortDrop::BadOffload, 1);
         } else if is_ready(&packet, able) {
             ready.push(cx, packet);
@@ -138,12 +136,13 @@ impl Outgoing<'_> {
     }
 }
 
-/// Where a chain joins two ports without a function in between, nobody has parsed the packet.
-fn parse_once(packet: &mut Packet) -> Result<(), PortDrop> {
+/// Holds the request against the headers. Where a chain joins two ports without a function in between, nobody has
+/// parsed the packet.
+fn examine(packet: &mut Packet) -> Result<(), BadOffload> {
     if packet.layers().l3 == 0 {
-        parse(packet)?;
+        parse(packet).map_err(|_| BadOffload)?;
     }
-    Ok(())
+    check(packet)
 }
 
 /// Computes the checksum that the sender left; its place was checked to be in the packet.
