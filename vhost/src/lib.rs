@@ -7,6 +7,7 @@
 //! | [`ring`] | virtqueues from the device's side, in bursts | `split.rs`, `buffers.rs`, `from_guest.rs`, `to_guest.rs` |
 //! | [`driver`] | a front end with memory and virtqueues of its own: tests, embedded guests, measurements | none |
 //! | [`memory`] | guest memory: mapping, checks, translation | `memory.rs` |
+//! | [`iotlb`] | translations behind an IOMMU | none |
 //! | [`net`] | virtio-net header and feature bits | none |
 //! | [`event`] | eventfds for kicks and calls | `event.rs` |
 //! | [`socket`] | listening unix sockets | none |
@@ -74,6 +75,7 @@ pub mod driver;
 pub mod event;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod iotlb;
 pub mod memory;
 pub mod net;
 pub mod ring;

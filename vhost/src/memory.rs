@@ -11,6 +11,7 @@ use rustix::fs::{FileType, fstat};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::copy;
+use crate::iotlb::{Entry, Iotlb, access};
 use crate::sigbus::{self, Guarded};
 
 /// Most regions in one memory table (the limit that QEMU and the vhost kernel modules know too).
@@ -321,18 +322,89 @@ struct Line {
     host: *mut u8,
 }
 
+/// What is to be done with memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Access(u8);
+
+impl Access {
+    pub(crate) const READ: Self = Self(access::READ);
+    pub(crate) const WRITE: Self = Self(access::WRITE);
+
+    /// The bit of [`access`] that allows it.
+    pub(crate) fn bit(self) -> u8 {
+        self.0
+    }
+}
+
+/// Lines in the making: those that follow one another in both address spaces become one.
+#[derive(Default)]
+struct Lines {
+    lines: Vec<Line>,
+    /// The mapping that the last line leads into.
+    mapping: Option<*const Mapping>,
+}
+
+impl Lines {
+    fn add(&mut self, entry: Entry, by_user: &[&Region]) {
+        let Entry {
+            mut iova,
+            mut size,
+            mut user,
+            ..
+        } = entry;
+        while size > 0 {
+            let after = by_user.partition_point(|r| r.layout.user_address <= user);
+            let Some(region) = after.checked_sub(1).map(|index| by_user[index]) else {
+                return;
+            };
+            let offset = user - region.layout.user_address;
+            if offset >= region.layout.size {
+                return;
+            }
+            let len = size.min(region.layout.size - offset);
+            self.push(iova, len, &region.mapping, offset as usize);
+            size -= len;
+            (iova, user) = (iova.wrapping_add(len), user.wrapping_add(len));
+        }
+    }
+
+    fn push(&mut self, iova: u64, size: u64, mapping: &Arc<Mapping>, offset: usize) {
+        let host = mapping.at(offset, size as usize);
+        let same = self.mapping == Some(Arc::as_ptr(mapping));
+        self.mapping = Some(Arc::as_ptr(mapping));
+        if let Some(last) = self.lines.last_mut()
+            && same
+            && last.guest.checked_add(last.size) == Some(iova)
+            && last.host.wrapping_add(last.size as usize) == host
+        {
+            last.size += size;
+            return;
+        }
+        self.lines.push(Line {
+            guest: iova,
+            size,
+            host,
+        });
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Region {
     layout: RegionLayout,
     mapping: Arc<Mapping>,
 }
 
-/// The guest's memory as it was at one memory table.
+/// The guest's memory as it was at one memory table, by guest physical addresses or, behind an
+/// IOMMU, by I/O virtual ones.
 #[derive(Debug)]
 pub struct GuestMemory {
-    /// Sorted by guest address.
-    lines: Box<[Line]>,
-    regions: Box<[Region]>,
+    /// What may be read, and what may be written; each sorted by address. Without an IOMMU both
+    /// are the same.
+    lines: [Arc<[Line]>; 2],
+    /// Sorted by guest physical address.
+    regions: Arc<[Region]>,
+    /// Addresses are I/O virtual ones, and what is not here may be somewhere yet.
+    translated: bool,
 }
 
 // SAFETY: the pointers are into mappings that the regions keep alive; see `Mapping`.
@@ -365,10 +437,72 @@ impl GuestMemory {
             size: r.layout.size,
             host: r.mapping.at(0, 0),
         };
+        let lines: Arc<[Line]> = regions.iter().map(line).collect();
         Self {
-            lines: regions.iter().map(line).collect(),
+            lines: [lines.clone(), lines],
             regions: regions.into(),
+            translated: false,
         }
+    }
+
+    /// The same memory as a device behind an IOMMU sees it. What of a translation leads out of
+    /// the memory is left out.
+    #[must_use]
+    pub fn behind_iommu(&self, translations: &Iotlb) -> Self {
+        let mut by_user: Vec<&Region> = self.regions.iter().collect();
+        by_user.sort_by_key(|region| region.layout.user_address);
+        let lines = [Access::READ, Access::WRITE].map(|access| {
+            let mut lines = Lines::default();
+            for entry in translations.entries().filter(|e| e.access & access.0 != 0) {
+                lines.add(entry, &by_user);
+            }
+            lines.lines.into()
+        });
+        Self {
+            lines,
+            regions: self.regions.clone(),
+            translated: true,
+        }
+    }
+
+    /// Whether addresses are I/O virtual ones, so that one that is not known may still become so.
+    pub(crate) fn is_translated(&self) -> bool {
+        self.translated
+    }
+
+    /// Whether this range of the front end's address space is all within the memory.
+    pub fn has_user_range(&self, address: u64, size: u64) -> bool {
+        let (mut address, mut left) = (address, size);
+        while left > 0 {
+            let within = |r: &&Region| {
+                let layout = r.layout;
+                address
+                    .checked_sub(layout.user_address)
+                    .is_some_and(|offset| offset < layout.size)
+            };
+            let Some(region) = self.regions.iter().find(within) else {
+                return false;
+            };
+            let room = region.layout.size - (address - region.layout.user_address);
+            left = left.saturating_sub(room);
+            address = address.wrapping_add(room);
+        }
+        true
+    }
+
+    /// The first address of a range that can't be accessed so, if there is one.
+    pub(crate) fn first_missing(&self, address: u64, len: u64, access: Access) -> Option<u64> {
+        let (mut address, mut left, mut hint) = (address, len, 0);
+        while left > 0 {
+            let step = left.min(1 << 30) as u32;
+            let found = self.translate(address, step, access, &mut hint);
+            let Some((_, found)) = found else {
+                return Some(address);
+            };
+            address = address.wrapping_add(found.into());
+            left -= u64::from(found);
+        }
+        None
     }
 
     /// The same map with one region more; the others stay mapped as they are.
@@ -418,15 +552,18 @@ impl GuestMemory {
     }
 
     /// Translates a guest physical address: the host pointer, and how many of the `len` bytes
-    /// asked for lie in that region. `hint` remembers the region for the next call.
+    /// asked for lie in that region. `hint` remembers the region for the next call with the same
+    /// access.
     #[inline]
     pub(crate) fn translate(
         &self,
         address: u64,
         len: u32,
+        access: Access,
         hint: &mut u32,
     ) -> Option<(*mut u8, u32)> {
-        if let Some(line) = self.lines.get(*hint as usize) {
+        let lines = self.lines(access);
+        if let Some(line) = lines.get(*hint as usize) {
             let offset = address.wrapping_sub(line.guest);
             if offset < line.size {
                 let room = line.size - offset;
@@ -435,14 +572,19 @@ impl GuestMemory {
                 return Some((host, u64::from(len).min(room) as u32));
             }
         }
-        self.translate_slow(address, len, hint)
+        Self::search(lines, address, len, hint)
+    }
+
+    #[inline(always)]
+    fn lines(&self, access: Access) -> &[Line] {
+        &self.lines[usize::from(access == Access::WRITE)]
     }
 
     #[cold]
-    fn translate_slow(&self, address: u64, len: u32, hint: &mut u32) -> Option<(*mut u8, u32)> {
-        let after = self.lines.partition_point(|line| line.guest <= address);
+    fn search(lines: &[Line], address: u64, len: u32, hint: &mut u32) -> Option<(*mut u8, u32)> {
+        let after = lines.partition_point(|line| line.guest <= address);
         let index = after.checked_sub(1)?;
-        let line = self.lines[index];
+        let line = lines[index];
         let offset = address - line.guest;
         if offset >= line.size {
             return None;
@@ -456,19 +598,31 @@ impl GuestMemory {
     /// The guest physical address of a byte that one of our pointers leads to: the way back from
     /// [`translate`](Self::translate), for the log of written pages.
     pub(crate) fn guest_address(&self, pointer: *const u8) -> Option<u64> {
-        self.lines.iter().find_map(|line| {
-            let offset = (pointer.addr() as u64).wrapping_sub(line.host.addr() as u64);
-            (offset < line.size).then(|| line.guest + offset)
+        self.regions.iter().find_map(|region| {
+            let start = region.mapping.at(0, 0).addr() as u64;
+            let offset = (pointer.addr() as u64).wrapping_sub(start);
+            (offset < region.layout.size).then(|| region.layout.guest_address + offset)
         })
     }
 
     /// The guest physical address behind the last byte of the last region.
     pub(crate) fn end(&self) -> u64 {
-        self.lines.last().map_or(0, |line| line.guest + line.size)
+        let last = self.regions.last().map(|region| region.layout);
+        last.map_or(0, |layout| layout.guest_address + layout.size)
     }
 
-    /// Translates an address of the front end's process to a pointer to `len` bytes in one region.
+    /// Translates the address of a ring's part to a pointer to `len` bytes in one piece: an address
+    /// of the front end's process or, behind an IOMMU, an I/O virtual one.
     pub(crate) fn translate_user(&self, address: u64, len: usize) -> Option<*mut u8> {
+        if self.translated {
+            return [Access::READ, Access::WRITE]
+                .into_iter()
+                .find_map(|access| {
+                    let asked = u32::try_from(len).ok()?;
+                    let (host, found) = self.translate(address, asked, access, &mut 0)?;
+                    (found == asked).then_some(host)
+                });
+        }
         self.regions.iter().find_map(|region| {
             let offset = address.checked_sub(region.layout.user_address)?;
             if offset >= region.layout.size || region.layout.size - offset < len as u64 {

@@ -179,6 +179,7 @@ impl DeviceConfig {
             | feature::EVENT_IDX
             | feature::LOG_ALL
             | feature::PROTOCOL_FEATURES
+            | feature::ACCESS_PLATFORM
             | feature::STATUS
             // Front ends serve the control queue, and have the guest announce itself by it.
             | feature::CTRL_VQ

@@ -16,6 +16,7 @@ use rustix::net::{RecvFlags, recv};
 use vhost::vhost_user::BackendReqHandler;
 use vhost::vhost_user::message::MAX_MSG_SIZE;
 
+use super::iommu::RETRY;
 use super::messages::{self, HEADER, Header};
 use super::socket::Endpoint;
 use super::{Session, Shared};
@@ -197,7 +198,8 @@ impl Control {
             if self.stopping() {
                 break End::Stopped;
             }
-            match self.message(&peek) {
+            let asking = lock(&session).ask();
+            match self.message(&peek, asking.then_some(RETRY)) {
                 Ok(Some(header)) => {
                     let result = if header.is_ours() {
                         handle(&peek, header, &session)
@@ -225,16 +227,21 @@ impl Control {
         Ok(end)
     }
 
-    /// Waits for the next whole message; `None` when something else was to be done.
-    fn message(&self, stream: &UnixStream) -> Result<Option<Header>, End> {
+    /// Waits for the next whole message; `None` when something else was to be done, or after
+    /// `timeout`.
+    fn message(
+        &self,
+        stream: &UnixStream,
+        timeout: Option<Duration>,
+    ) -> Result<Option<Header>, End> {
         let failed = |e: &dyn fmt::Display| End::Failed(format!("control socket failed: {e}"));
-        let deadline = Instant::now() + MESSAGE_PATIENCE;
         if !self
-            .wait(Some(stream.as_fd()), None)
+            .wait(Some(stream.as_fd()), timeout)
             .map_err(|e| failed(&e))?
         {
             return Ok(None);
         }
+        let deadline = Instant::now() + MESSAGE_PATIENCE;
         while !self.stopping() {
             let closed = is_closed(stream).map_err(|e| failed(&e))?;
             match announced(stream).map_err(|e| failed(&e))? {

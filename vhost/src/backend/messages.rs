@@ -12,7 +12,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags,
+    SocketType, recvmsg, send, sockopt,
 };
 use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
 use vhost::vhost_user::{Error, Result};
@@ -26,7 +27,10 @@ const REPLY: u32 = 1 << 2;
 /// Header flag: the sender waits for an acknowledgement.
 const NEED_REPLY: u32 = 1 << 3;
 /// Longest payload of the messages that are ours, in bytes.
-const MAX_PAYLOAD: usize = 8;
+const MAX_PAYLOAD: usize = IOTLB;
+/// Bytes of an IOTLB message as the kernel's structure lays it out, and as the protocol's text does.
+const IOTLB: usize = 32;
+const IOTLB_UNPADDED: usize = 26;
 /// File descriptors taken with a message; the kernel closes what is beyond.
 const MAX_FDS: usize = 8;
 
@@ -41,10 +45,14 @@ const GET_QUEUE_NUM: u32 = 17;
 const SET_VRING_ENABLE: u32 = 18;
 const SEND_RARP: u32 = 19;
 const NET_SET_MTU: u32 = 20;
+const SET_BACKEND_REQ_FD: u32 = 21;
+const IOTLB_MSG: u32 = 22;
 const GET_INFLIGHT_FD: u32 = 31;
 const GET_MAX_MEM_SLOTS: u32 = 36;
 const SET_STATUS: u32 = 39;
 const GET_STATUS: u32 = 40;
+/// The back end's request for a translation ("Back-end message types").
+const BACKEND_IOTLB_MSG: u32 = 1;
 
 /// The header of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +106,21 @@ impl Header {
     }
 }
 
+/// An IOTLB message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Iotlb {
+    /// First I/O virtual address.
+    pub(super) iova: u64,
+    /// Length in bytes.
+    pub(super) size: u64,
+    /// Address of the first byte in the front end's process.
+    pub(super) user: u64,
+    /// Bits of [`access`](crate::iotlb::access).
+    pub(super) access: u8,
+    /// What kind of message it is.
+    pub(super) kind: u8,
+}
+
 /// What a message asks for. Its form was checked, its sense was not.
 #[derive(Debug)]
 pub(super) enum Request {
@@ -107,6 +130,10 @@ pub(super) enum Request {
     Announce([u8; 6]),
     /// The MTU that the guest is told, in bytes.
     Mtu(u64),
+    /// Where the back end's own requests go.
+    Channel(UnixStream),
+    /// Translations of an IOMMU.
+    Translation(Iotlb),
     /// The virtio device status, as the driver sets it.
     SetStatus(u64),
     /// The driver asks for the virtio device status.
@@ -126,20 +153,22 @@ struct Form {
 }
 
 fn form(request: u32) -> Option<Form> {
-    let (payload, feature) = match request {
+    let (payload, fds, feature) = match request {
         // QEMU switches the queues of a network card on and off before it sets the features, and
         // relies on it afterwards; the crate insists on the order that is written.
-        SET_VRING_ENABLE => (8, Protocol::empty()),
-        SEND_RARP => (8, Protocol::RARP),
-        NET_SET_MTU => (8, Protocol::MTU),
-        SET_STATUS => (8, Protocol::STATUS),
-        GET_STATUS => (0, Protocol::STATUS),
-        SET_LOG_FD => (0, Protocol::LOG_SHMFD),
+        SET_VRING_ENABLE => (8, 0, Protocol::empty()),
+        SEND_RARP => (8, 0, Protocol::RARP),
+        NET_SET_MTU => (8, 0, Protocol::MTU),
+        SET_BACKEND_REQ_FD => (0, 1, Protocol::BACKEND_REQ),
+        IOTLB_MSG => (IOTLB, 0, Protocol::BACKEND_REQ),
+        SET_STATUS => (8, 0, Protocol::STATUS),
+        GET_STATUS => (0, 0, Protocol::STATUS),
+        SET_LOG_FD => (0, 1, Protocol::LOG_SHMFD),
         _ => return None,
     };
     Some(Form {
         payload,
-        fds: (request == SET_LOG_FD).into(),
+        fds,
         feature,
     })
 }
@@ -151,17 +180,24 @@ fn form(request: u32) -> Option<Form> {
 /// A message that is malformed or not allowed, after which the connection can't go on.
 pub(super) fn take(stream: &UnixStream, header: Header, negotiated: Protocol) -> Result<Request> {
     let form = form(header.request).ok_or(Error::InvalidMessage)?;
-    if header.size as usize != form.payload || header.flags & !NEED_REPLY != VERSION {
+    let len = header.size as usize;
+    let unpadded = header.request == IOTLB_MSG && len == IOTLB_UNPADDED;
+    if len != form.payload && !unpadded || header.flags & !NEED_REPLY != VERSION {
         return Err(Error::InvalidMessage);
     }
-    let (payload, mut fds) = receive(stream, form.payload)?;
+    let (payload, mut fds) = receive(stream, len)?;
     if fds.len() != form.fds {
         return Err(Error::IncorrectFds);
     }
     if !negotiated.contains(form.feature) {
         return Err(Error::InactiveOperation(form.feature));
     }
-    let value = u64::from_ne_bytes(payload);
+    let word = |at: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&payload[at..at + 8]);
+        u64::from_ne_bytes(bytes)
+    };
+    let value = word(0);
     Ok(match header.request {
         SET_VRING_ENABLE => match (value as u32, value >> 32) {
             (queue, on @ 0..=1) => Request::Enable(queue, on == 1),
@@ -173,10 +209,49 @@ pub(super) fn take(stream: &UnixStream, header: Header, negotiated: Protocol) ->
             Request::Announce(mac)
         }
         NET_SET_MTU => Request::Mtu(value),
+        SET_BACKEND_REQ_FD => match fds.pop() {
+            Some(fd) => Request::Channel(channel(fd)?),
+            None => return Err(Error::IncorrectFds),
+        },
+        IOTLB_MSG => Request::Translation(Iotlb {
+            iova: value,
+            size: word(8),
+            user: word(16),
+            access: payload[24],
+            kind: payload[25],
+        }),
         SET_STATUS => Request::SetStatus(value),
         SET_LOG_FD => Request::LogChanged(fds.pop().ok_or(Error::IncorrectFds)?),
         _ => Request::GetStatus,
     })
+}
+
+/// The channel that a file descriptor is, if it can be one.
+fn channel(fd: OwnedFd) -> Result<UnixStream> {
+    let socket = |e: rustix::io::Errno| Error::InvalidSocketFd(e.into());
+    if sockopt::socket_domain(&fd).map_err(socket)? != AddressFamily::UNIX {
+        return Err(Error::NotUnixSocket);
+    }
+    if sockopt::socket_type(&fd).map_err(socket)? != SocketType::STREAM {
+        return Err(Error::NotStreamSocket);
+    }
+    Ok(fd.into())
+}
+
+/// The back end's request for a translation, which wants no answer but the translation.
+pub(super) fn iotlb_request(message: Iotlb) -> [u8; HEADER + IOTLB] {
+    let mut bytes = [0; HEADER + IOTLB];
+    let words = [BACKEND_IOTLB_MSG, VERSION, IOTLB as u32];
+    for (at, word) in words.into_iter().enumerate() {
+        bytes[4 * at..4 * at + 4].copy_from_slice(&word.to_ne_bytes());
+    }
+    let words = [message.iova, message.size, message.user];
+    for (at, word) in words.into_iter().enumerate() {
+        let at = HEADER + 8 * at;
+        bytes[at..at + 8].copy_from_slice(&word.to_ne_bytes());
+    }
+    (bytes[HEADER + 24], bytes[HEADER + 25]) = (message.access, message.kind);
+    bytes
 }
 
 /// Reads a header and `len` bytes behind it, with the file descriptors that come along.

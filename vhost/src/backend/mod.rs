@@ -8,6 +8,7 @@
 mod config;
 mod control;
 mod handover;
+mod iommu;
 mod messages;
 mod migration;
 mod pair;

@@ -14,6 +14,7 @@ use vhost::vhost_user::message::{
 use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
 
 use super::Shared;
+use super::iommu::{Iommu, Miss};
 use super::migration::MigrationLog;
 use crate::event::Event;
 use crate::memory::{GuestMemory, MAX_REGIONS, RegionLayout};
@@ -41,13 +42,15 @@ pub(super) struct Queue {
     pub(super) enabled: bool,
     /// Which start this is; 0 while the queue is stopped.
     pub(super) epoch: u64,
+    /// The translation without which it can't start.
+    pub(super) missing: Option<Miss>,
 }
 
 /// The state of one connection.
 pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
     pub(super) offered: u64,
-    features: u64,
+    pub(super) features: u64,
     pub(super) protocol: u64,
     /// The virtio device status, as the driver set it.
     pub(super) device_status: u8,
@@ -57,7 +60,10 @@ pub(super) struct Session {
     pub(super) mtu: Option<u16>,
     /// The MAC address that the driver wrote.
     pub(super) mac: Option<[u8; 6]>,
-    memory: Option<Arc<GuestMemory>>,
+    pub(super) memory: Option<Arc<GuestMemory>>,
+    /// The same as the rings see it, behind an IOMMU where there is one.
+    view: Option<Arc<GuestMemory>>,
+    pub(super) iommu: Iommu,
     /// Regions that were added again while they were there: QEMU 7.2 adds, and removes, each one once for
     /// every pair of queues.
     repeats: Vec<RegionLayout>,
@@ -95,6 +101,8 @@ impl Session {
             mtu: None,
             mac: None,
             memory: None,
+            view: None,
+            iommu: Iommu::default(),
             repeats: Vec::new(),
             queues,
             log: MigrationLog::default(),
@@ -106,7 +114,8 @@ impl Session {
     /// Ends the connection: stops every queue and lets go of the memory.
     pub(super) fn close(&mut self) {
         self.stop_all();
-        self.memory = None;
+        (self.memory, self.view) = (None, None);
+        self.forget_translations();
         self.repeats.clear();
         self.log = MigrationLog::default();
         self.features = 0;
@@ -146,7 +155,8 @@ impl Session {
             .protocol()
             .contains(VhostUserProtocolFeatures::LOG_SHMFD);
         let queue = &mut self.queues[index];
-        let (Some(memory), Some(areas)) = (&self.memory, queue.areas) else {
+        queue.missing = None;
+        let (Some(memory), Some(areas)) = (&self.view, queue.areas) else {
             return Ok(None);
         };
         if !queue.kicked || queue.size == 0 || failed {
@@ -157,6 +167,12 @@ impl Session {
             log = self.log.of_ring(queue.used_log);
             // A queue that starts in the middle of a migration waits for the log, which follows.
             if log.is_none() && queue.epoch == 0 && can_log {
+                return Ok(None);
+            }
+        }
+        if memory.is_translated() {
+            queue.missing = Self::missing(memory, &areas.parts(queue.size));
+            if queue.missing.is_some() {
                 return Ok(None);
             }
         }
@@ -185,6 +201,7 @@ impl Session {
     fn refresh(&mut self, pair: usize) -> Result<()> {
         let mut failed = None;
         let mut setup = [None, None];
+        let mut stopped = [false; 2];
         for (side, place) in setup.iter_mut().enumerate() {
             let index = 2 * pair + side;
             *place = self.started(index).unwrap_or_else(|reason| {
@@ -192,7 +209,8 @@ impl Session {
                 None
             });
             if place.is_none() {
-                self.queues[index].epoch = 0;
+                let epoch = std::mem::take(&mut self.queues[index].epoch);
+                stopped[side] = epoch != 0;
             }
             let queue = &self.queues[index];
             let (started, enabled, size) = (place.is_some(), queue.enabled, queue.size);
@@ -207,6 +225,10 @@ impl Session {
         } else {
             self.patience = SHORT_PATIENCE;
             shared.report(format!("the worker of queue pair {pair} does not poll"));
+        }
+        for side in (0..2).filter(|side| stopped[*side]) {
+            self.queues[2 * pair + side].base =
+                shared.pairs[pair].report(side).stopped().next_avail;
         }
         failed.map_or(Ok(()), refuse)
     }
@@ -236,7 +258,7 @@ impl Session {
     /// Puts another memory map in place; the old one goes once no worker uses it.
     fn set_memory(&mut self, memory: Option<Arc<GuestMemory>>) -> Result<()> {
         let old = std::mem::replace(&mut self.memory, memory);
-        let result = self.refresh_all();
+        let result = self.show_memory();
         drop(old);
         result
     }
@@ -244,6 +266,17 @@ impl Session {
     /// Takes the event by which the front end wants to be told that the log changed.
     pub(super) fn set_log_event(&mut self, event: OwnedFd) -> Result<()> {
         self.log.changed = Self::adopt(Some(event.into()))?;
+        self.refresh_all()
+    }
+
+    /// Hands the memory, as it is seen now, to all rings.
+    pub(super) fn show_memory(&mut self) -> Result<()> {
+        self.view = self.view();
+        if let Some(view) = &self.view
+            && view.is_translated()
+        {
+            self.settle_misses(view);
+        }
         self.refresh_all()
     }
 
@@ -290,9 +323,13 @@ impl VhostUserBackendReqHandlerMut for Session {
 
     fn set_features(&mut self, features: u64) -> Result<()> {
         self.judge_features(features)?;
+        let before = self.is_translated();
         self.features = features;
+        if self.is_translated() != before {
+            self.forget_translations();
+        }
         self.shared.update(|status| status.features = features);
-        self.refresh_all()
+        self.show_memory()
     }
 
     fn set_mem_table(
@@ -372,8 +409,11 @@ impl VhostUserBackendReqHandlerMut for Session {
         queue.kick = None;
         if ran {
             self.refresh(index as usize / 2)?;
-            let report = self.shared.pairs[index as usize / 2].report(index as usize % 2);
-            self.queues[index as usize].base = report.stopped().next_avail;
+        }
+        // A front end tells of no translation that is taken back while nothing runs.
+        if self.is_translated() && self.queues.iter().all(|queue| !queue.kicked) {
+            self.forget_translations();
+            self.view = self.view();
         }
         Ok(VhostUserVringState::new(
             index,
@@ -406,6 +446,7 @@ impl VhostUserBackendReqHandlerMut for Session {
             | VhostUserProtocolFeatures::RARP
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::MTU
+            | VhostUserProtocolFeatures::BACKEND_REQ
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::RESET_DEVICE
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
@@ -418,10 +459,15 @@ impl VhostUserBackendReqHandlerMut for Session {
         if unknown != 0 {
             return refuse(format!("protocol features {unknown:#x} were not offered"));
         }
+        let before = self.is_translated();
         self.protocol = features;
         self.shared
             .update(|status| status.protocol_features = features);
-        Ok(())
+        if self.is_translated() == before {
+            return Ok(());
+        }
+        self.forget_translations();
+        self.show_memory()
     }
 
     fn get_queue_num(&mut self) -> Result<u64> {

@@ -35,6 +35,8 @@ impl Session {
             Request::Enable(queue, on) => self.set_vring_enable(queue, on)?,
             Request::Announce(mac) => self.announce(mac)?,
             Request::Mtu(mtu) => self.set_mtu(mtu)?,
+            Request::Channel(channel) => self.set_channel(channel),
+            Request::Translation(message) => self.translation(message)?,
             Request::SetStatus(status) => self.set_status(status)?,
             Request::LogChanged(event) => self.set_log_event(event)?,
             Request::GetStatus => return Ok(Some(self.status().into())),

@@ -13,6 +13,7 @@ use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures}
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 
+use super::iommu::PHYSICAL_BASE;
 use super::layout::{GUEST_BASE, RingLayout, USER_BASE, lay_out};
 use super::ring::DriverRing;
 use super::{DriverPair, ReceiveQueue, TransmitQueue};
@@ -134,6 +135,8 @@ pub struct FrontEnd {
     frontend: Frontend,
     /// The same socket, for what the crate does not send.
     stream: UnixStream,
+    /// Where the back end's requests come in.
+    pub(super) requests: Option<UnixStream>,
     protocol: VhostUserProtocolFeatures,
     file: OwnedFd,
     memory: Arc<Mapping>,
@@ -190,6 +193,7 @@ impl FrontEnd {
             config,
             frontend,
             stream: ours,
+            requests: None,
             protocol: VhostUserProtocolFeatures::empty(),
             file,
             memory,
@@ -221,6 +225,10 @@ impl FrontEnd {
                 | VhostUserProtocolFeatures::RESET_DEVICE
                 | VhostUserProtocolFeatures::STATUS;
             known.set(
+                VhostUserProtocolFeatures::BACKEND_REQ,
+                self.config.features & feature::ACCESS_PLATFORM != 0,
+            );
+            known.set(
                 VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS,
                 self.config.memory_slots,
             );
@@ -230,6 +238,9 @@ impl FrontEnd {
             self.protocol = common;
             if common.contains(VhostUserProtocolFeatures::REPLY_ACK) {
                 self.frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+            }
+            if common.contains(VhostUserProtocolFeatures::BACKEND_REQ) {
+                self.open_channel()?;
             }
             // The number of queues is not asked for: some peers count pairs there, others rings.
             if !common.contains(VhostUserProtocolFeatures::MQ) && self.config.queue_pairs > 1 {
@@ -309,7 +320,11 @@ impl FrontEnd {
     /// A back end that refuses it.
     pub fn share_memory(&self) -> Result<(), DriverError> {
         let region = VhostUserMemoryRegionInfo {
-            guest_phys_addr: GUEST_BASE,
+            guest_phys_addr: if self.is_translated() {
+                PHYSICAL_BASE
+            } else {
+                GUEST_BASE
+            },
             memory_size: self.memory.len() as u64,
             userspace_addr: USER_BASE,
             mmap_offset: 0,
@@ -340,7 +355,12 @@ impl FrontEnd {
         log: bool,
     ) -> Result<(), DriverError> {
         let layout = ring.layout;
-        let address = |offset: usize| USER_BASE + offset as u64;
+        let start = if self.is_translated() {
+            GUEST_BASE
+        } else {
+            USER_BASE
+        };
+        let address = |offset: usize| start + offset as u64;
         let config = VringConfigData {
             queue_max_size: layout.size,
             queue_size: layout.size,
@@ -389,6 +409,10 @@ impl FrontEnd {
         }
         self.running = true;
         self.enable(true)
+    }
+
+    fn is_translated(&self) -> bool {
+        self.features & feature::ACCESS_PLATFORM != 0
     }
 
     pub(super) fn stream(&self) -> &UnixStream {

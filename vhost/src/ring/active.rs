@@ -8,6 +8,9 @@ use super::{Burst, Chain, Ring, RingCounters, RingError, RingLog, RingState, Seg
 use crate::event::Event;
 use crate::sigbus;
 
+/// An IOMMU's pages are of 4 KiB or larger; an access needs the low bits for itself.
+const PAGE_MASK: u64 = 0xfff;
+
 /// What a worker tells of one of its rings, to be read from any thread.
 #[derive(Debug, Default)]
 pub(crate) struct RingReport {
@@ -23,6 +26,8 @@ pub(crate) struct RingReport {
     notifications: AtomicU64,
     breaks: AtomicU64,
     descriptors: AtomicU64,
+    /// The translation that the ring waits for, as [`missed`](Self::missed) tells it.
+    missed: AtomicU64,
 }
 
 impl RingReport {
@@ -49,6 +54,18 @@ impl RingReport {
     pub(crate) fn set_stopped(&self, state: RingState) {
         let word = u64::from(state.next_avail) | u64::from(state.next_used) << 16;
         self.stopped.store(word, Ordering::Release);
+    }
+
+    /// The translation that the ring waits for, if it does: the page's I/O virtual address, and
+    /// what is to be done there, as a bit of [`access`](crate::iotlb::access).
+    pub(crate) fn missed(&self) -> Option<(u64, u8)> {
+        let word = self.missed.load(Ordering::Acquire);
+        (word != 0).then_some((word & !PAGE_MASK, (word & PAGE_MASK) as u8))
+    }
+
+    /// Forgets what the ring waits for.
+    pub(crate) fn clear_missed(&self) {
+        self.missed.store(0, Ordering::Release);
     }
 
     /// The counters at about this moment.
@@ -149,7 +166,9 @@ pub(crate) struct Active {
     started: Option<Started>,
     report: Arc<RingReport>,
     broken: bool,
-    /// Signalled when the ring breaks, for the control thread.
+    /// The ring is broken, or waits for a translation until it is installed anew.
+    halted: bool,
+    /// Signalled when the ring breaks or misses a translation, for the control thread.
     alarm: Option<Arc<Event>>,
     faults: usize,
     pub(crate) counters: RingCounters,
@@ -162,6 +181,7 @@ impl Active {
             started: None,
             report,
             broken: false,
+            halted: false,
             alarm,
             faults: 0,
             counters: RingCounters::default(),
@@ -212,6 +232,7 @@ impl Active {
         if self.started.is_none() {
             self.broken = false;
         }
+        self.halted = self.broken;
         before
     }
 
@@ -224,7 +245,10 @@ impl Active {
     #[inline]
     pub(crate) fn look(&mut self) -> bool {
         let faults = sigbus::faults();
-        let Some(started) = self.ready() else {
+        if self.halted {
+            return false;
+        }
+        let Some(started) = &mut self.started else {
             return false;
         };
         match started.ring.look() {
@@ -256,8 +280,29 @@ impl Active {
         let before = self.burst.followed;
         let parsed = started.ring.parse(count, &mut self.burst);
         self.counters.descriptors += u64::from(self.burst.followed - before);
-        if let Err(error) = parsed {
-            return self.fail(error);
+        match parsed {
+            Ok(()) => true,
+            Err(RingError::Untranslated) => self.wait_for_translation(),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// A chain's translation is missing: those before it make the burst, and the ring stands still
+    /// until the control thread brings what it knows by then. Nobody waits for that here.
+    #[cold]
+    fn wait_for_translation(&mut self) -> bool {
+        let pieces = self.burst.chains.last();
+        let pieces = pieces.map_or(0, |last| usize::from(last.first) + usize::from(last.count));
+        self.burst.segments.truncate(pieces);
+        self.halted = true;
+        if let Some(started) = &self.started {
+            let (address, access) = started.ring.missed();
+            let word = address & !PAGE_MASK | u64::from(access.bit());
+            if self.report.missed.swap(word, Ordering::AcqRel) != word
+                && let Some(alarm) = &self.alarm
+            {
+                alarm.signal();
+            }
         }
         true
     }
@@ -282,7 +327,7 @@ impl Active {
     /// Asks the driver to kick; true if there is work, so that one must not sleep yet. A ring that
     /// does not run never keeps anybody awake.
     pub(crate) fn arm(&mut self) -> bool {
-        self.ready().is_some_and(Started::arm)
+        !self.halted && self.ready().is_some_and(Started::arm)
     }
 
     /// Tells the driver that it need not kick.
@@ -296,7 +341,7 @@ impl Active {
     #[cold]
     fn fail(&mut self, error: RingError) -> bool {
         self.forget();
-        self.broken = true;
+        (self.broken, self.halted) = (true, true);
         // A truncated file reads as zeroes, which look like any other nonsense.
         let truncated = self
             .started

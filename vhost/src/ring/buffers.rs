@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{BURST_BYTES, BURST_DESCRIPTORS, DESCRIPTOR_COST, Direction, MAX_CHAIN, RingError};
 use crate::copy;
-use crate::memory::GuestMemory;
+use crate::memory::{Access, GuestMemory};
 use crate::net::feature;
 
 pub(super) const DESC_NEXT: u16 = 1;
@@ -201,6 +201,10 @@ pub(super) struct Buffers {
     indirect: bool,
     /// The region that the last buffer was in.
     hint: u32,
+    /// The same of the last indirect table.
+    table_hint: u32,
+    /// The address whose translation was last found to be missing, and what it was to be used for.
+    missed: (u64, Access),
 }
 
 impl Buffers {
@@ -210,7 +214,14 @@ impl Buffers {
             direction,
             indirect: features & feature::INDIRECT_DESC != 0,
             hint: 0,
+            table_hint: 0,
+            missed: (0, Access::READ),
         }
+    }
+
+    /// The address and the access of which [`RingError::Untranslated`] tells.
+    pub(super) fn missed(&self) -> (u64, Access) {
+        self.missed
     }
 
     pub(super) fn memory(&self) -> &GuestMemory {
@@ -221,9 +232,24 @@ impl Buffers {
     /// piece there.
     #[inline(always)]
     fn find(&mut self, address: u64, len: u32) -> Result<(*mut u8, u32), RingError> {
-        self.memory
-            .translate(address, len, &mut self.hint)
-            .ok_or(RingError::OutsideMemory)
+        let access = match self.direction {
+            Direction::Readable => Access::READ,
+            Direction::Writable => Access::WRITE,
+        };
+        match self.memory.translate(address, len, access, &mut self.hint) {
+            Some(found) => Ok(found),
+            None => Err(self.lost(address, access)),
+        }
+    }
+
+    /// What an address means that is not there.
+    #[cold]
+    fn lost(&mut self, address: u64, access: Access) -> RingError {
+        if !self.memory.is_translated() {
+            return RingError::OutsideMemory;
+        }
+        self.missed = (address, access);
+        RingError::Untranslated
     }
 
     /// Checks one buffer and appends its pieces; tells its length. An empty one costs as much as
@@ -270,9 +296,14 @@ impl Buffers {
         if entries > MAX_CHAIN as u32 {
             return Err(RingError::ChainTooLong);
         }
-        match self.find(descriptor.address, len)? {
-            (base, found) if found == len => Ok(Table { base, entries }),
-            _ => Err(RingError::OutsideMemory),
+        let (memory, access) = (&self.memory, Access::READ);
+        match memory.translate(descriptor.address, len, access, &mut self.table_hint) {
+            Some((base, found)) if found == len => Ok(Table { base, entries }),
+            // Behind an IOMMU the rest of it may be missing.
+            _ => match memory.first_missing(descriptor.address, len.into(), access) {
+                Some(missing) => Err(self.lost(missing, access)),
+                None => Err(RingError::OutsideMemory),
+            },
         }
     }
 }

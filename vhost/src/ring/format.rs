@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::split::{SplitLayout, SplitRing};
 use super::{Burst, Chain, Direction, RingError, RingLog, RingState};
-use crate::memory::GuestMemory;
+use crate::memory::{Access, GuestMemory};
 
 /// Where a virtqueue is: addresses in the front end's process (virtio 1.2, 2.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,19 @@ pub(crate) struct Areas {
     pub(crate) driver: u64,
     /// Device area: the used ring.
     pub(crate) device: u64,
+}
+
+impl Areas {
+    /// The parts of a ring of `size` entries: address, length, and what is done there.
+    pub(crate) fn parts(self, size: u16) -> [(u64, u64, Access); 4] {
+        let n = u64::from(size);
+        [
+            (self.desc, 16 * n, Access::READ),
+            (self.driver, 6 + 2 * n, Access::READ),
+            (self.device, 6 + 8 * n, Access::READ),
+            (self.device, 6 + 8 * n, Access::WRITE),
+        ]
+    }
 }
 
 /// A ring of one of the formats that drivers can negotiate.
@@ -59,6 +72,12 @@ impl Ring {
 
     pub(crate) fn memory(&self) -> &GuestMemory {
         each!(self, ring => ring.memory())
+    }
+
+    /// The address, and what it was to be used for, that made [`parse`](Self::parse) fail with
+    /// [`RingError::Untranslated`].
+    pub(crate) fn missed(&self) -> (u64, Access) {
+        each!(self, ring => ring.missed())
     }
 
     /// Goes on where `old`, the same ring under another memory map, stood.

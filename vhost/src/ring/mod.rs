@@ -90,10 +90,13 @@ pub enum RingError {
     Length,
     /// The file behind the guest's memory was truncated.
     MemoryTruncated,
+    /// A translation that the front end has to be asked for is missing. The ring goes on once it
+    /// is there; this never stops one for good.
+    Untranslated,
 }
 
 impl RingError {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::AvailableJump,
         Self::DescriptorIndex,
         Self::ChainTooLong,
@@ -102,6 +105,7 @@ impl RingError {
         Self::Indirect,
         Self::Length,
         Self::MemoryTruncated,
+        Self::Untranslated,
     ];
 
     /// The error that a number stands for; the inverse of `as u8`.
@@ -121,6 +125,7 @@ impl fmt::Display for RingError {
             Self::Indirect => "bad indirect descriptor",
             Self::Length => "descriptor chain of 4 GiB or more",
             Self::MemoryTruncated => "guest memory file was truncated while mapped",
+            Self::Untranslated => "address is not translated yet",
         })
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 use super::buffers::{Buffers, DESC_INDIRECT, DESC_NEXT, Descriptor, Table};
 use super::{Areas, Burst, Chain, Direction, MAX_CHAIN, RingError, RingLog, RingState};
 use crate::copy;
-use crate::memory::GuestMemory;
+use crate::memory::{Access, GuestMemory};
 use crate::net::feature;
 
 /// `avail.flags`: the driver wants no notifications.
@@ -126,6 +126,10 @@ impl SplitRing {
 
     pub(crate) fn memory(&self) -> &GuestMemory {
         self.buffers.memory()
+    }
+
+    pub(crate) fn missed(&self) -> (u64, Access) {
+        self.buffers.missed()
     }
 
     pub(crate) fn resume(&mut self, old: &Self) {
