@@ -85,3 +85,22 @@ fn a_region_may_be_added_again() {
     front_end.remove_mem_region(&region).unwrap_err();
     assert!(device.status().connected);
 }
+
+/// QEMU 7.2 sets the features that need a control queue without `CTRL_VQ`, and asks by the device status
+/// whether they will do.
+#[test]
+fn the_control_queue_is_no_business_of_ours() {
+    use chainplane_vhost::driver::{FrontEnd, FrontEndConfig};
+    use chainplane_vhost::net::feature;
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = DeviceConfig::new(directory.path().join("socket"));
+    config.queue_pairs = 2;
+    let (device, _pairs) = Device::start(config.clone(), Box::new(|| {})).unwrap();
+    let mut qemu = FrontEndConfig::new(&config.socket);
+    qemu.features &= !feature::CTRL_VQ;
+    qemu.features |= feature::MQ | feature::GUEST_ANNOUNCE;
+    let (front_end, _) = FrontEnd::connect(qemu).unwrap();
+    assert_eq!(device.status().last_error, None);
+    let needy = feature::MQ | feature::GUEST_ANNOUNCE;
+    assert_eq!(front_end.features() & needy, needy);
+}
