@@ -8,4 +8,5 @@ pub mod cycles;
 pub mod guests;
 #[cfg(target_arch = "x86_64")]
 pub mod microguest;
+pub mod siege;
 pub mod turns;

@@ -13,7 +13,7 @@ use crate::spec::Model;
 /// What an engine without a worker needs besides: keep it for as long as the engine is polled. For measurements, which
 /// poll the engine themselves.
 pub struct Detached {
-    _devices: Vec<(usize, Device)>,
+    devices: Vec<(usize, Device)>,
     _sockets: tempfile::TempDir,
 }
 
@@ -35,9 +35,15 @@ impl Detached {
         Ok((
             engine,
             Self {
-                _devices: opened.devices,
+                devices: opened.devices,
                 _sockets: sockets,
             },
         ))
+    }
+
+    /// The device of a vhost-user port, by the port's place among all ports in the order of their names.
+    pub fn device(&self, port: usize) -> Option<&Device> {
+        let found = self.devices.iter().find(|(index, _)| *index == port);
+        found.map(|(_, device)| device)
     }
 }
