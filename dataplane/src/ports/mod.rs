@@ -11,6 +11,6 @@ mod vhost_user;
 
 pub use af_packet::{AfPacket, AfPacketConfig};
 pub use generator::{Generator, GeneratorConfig, GeneratorError, Traffic};
-pub use pcap::{Pcap, PcapConfig, Replay, Timing};
+pub use pcap::{Capture, Pcap, PcapConfig, Replay, Timing, capture_file};
 pub use tap::{Tap, TapConfig};
 pub use vhost_user::VhostUser;

@@ -10,7 +10,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use self::load::Capture;
+pub use self::load::{Capture, load as capture_file};
 use self::record::Recorder;
 use crate::packet::{Batch, Packet};
 use crate::port::{Port, PortContext};

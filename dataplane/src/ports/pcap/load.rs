@@ -29,10 +29,12 @@ struct Record {
 }
 
 impl Capture {
+    /// Packets.
     pub fn len(&self) -> usize {
         self.records.len()
     }
 
+    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }

@@ -1,9 +1,23 @@
 //! What is sent: sizes, flows, addresses.
 
+pub mod fill;
+pub mod head;
+pub mod look;
+mod packets;
+pub mod random;
+pub mod replay;
+pub mod stamp;
+#[cfg(test)]
+pub mod tests;
+mod text;
+pub mod tuple;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use chainplane_dataplane::packet::Mac;
+
+pub use packets::{Capture, MAX_FLOWS, Packets};
 
 /// Everything that makes the packets of a trial. The same description gives the same packets.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,4 +131,37 @@ pub enum NextHop {
     Router(IpAddr),
     /// To whoever has the destination's address on this link; resolved by ARP or neighbour discovery.
     OnLink,
+}
+
+impl Default for Traffic {
+    /// 64 bytes, UDP over IPv4, one flow each way, straight from one side to the other.
+    fn default() -> Self {
+        Self {
+            sizes: Sizes::Fixed(64),
+            ip: IpVersions::V4,
+            transport: Transports::Udp,
+            flows: 1,
+            spread: Spread::Uniform,
+            new_flows: 0.0,
+            bidirectional: true,
+            sides: [Side::plain(1), Side::plain(2)],
+            replay: None,
+            seed: 1,
+        }
+    }
+}
+
+impl Side {
+    /// Side 1 or 2 of a link with nothing but bridges in between, in the networks for benchmarks: 198.18.0.0/15
+    /// (RFC 2544, appendix C) and 2001:2::/48 (RFC 5180, section 8).
+    pub fn plain(number: u8) -> Self {
+        Self {
+            mac: Mac([0x02, 0, 0, 0, 0xbe, number]),
+            v4: Ipv4Addr::new(198, 17 + number, 0, 2),
+            v6: Ipv6Addr::new(0x2001, 2, 0, number.into(), 0, 0, 0, 2),
+            hosts: if number == 1 { 4096 } else { 1 },
+            port: if number == 1 { 1024 } else { 9 },
+            next_hop: None,
+        }
+    }
 }

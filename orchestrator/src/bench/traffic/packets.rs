@@ -1,0 +1,288 @@
+//! Traffic made ready: which flow and which length each packet has.
+
+use super::random::Random;
+use super::tuple::{Tuple, widen};
+use super::{IpVersions, Side, Sizes, Spread, Traffic, Transports, fill::Fill, head};
+use crate::bench::trial::BenchError;
+
+/// Most flows.
+pub const MAX_FLOWS: u32 = 10_000_000;
+/// Draws from a Zipf distribution before they come again.
+const DRAWS: usize = 1 << 20;
+/// Lengths of a mix before they come again, about.
+const LENGTHS: usize = 4096;
+
+/// Traffic made ready. Everything in it follows from the description.
+pub struct Packets {
+    /// What it was made from.
+    pub traffic: Traffic,
+    /// The bytes behind the stamps.
+    pub fill: Fill,
+    order: Order,
+    lengths: Vec<u16>,
+    /// Of each flow of a capture file: IPv6, TCP.
+    kinds: Vec<(bool, bool)>,
+    /// Different tuples that the two sides have.
+    capacity: u64,
+}
+
+/// Which flow's turn it is.
+enum Order {
+    /// Each comes once before any comes again, as `(index * stride + start) % flows`.
+    Turns { stride: u64, starts: [u64; 2] },
+    /// Draws, which come again when they are over.
+    Draws(Vec<u32>),
+    /// Flows and lengths of a capture file's packets, of each direction.
+    Replay([Vec<(u32, u16)>; 2]),
+}
+
+/// A capture file's packets: flow, length and direction of each; and of each flow, whether it is IPv6 and TCP.
+pub struct Capture {
+    /// Flow and length of the packets of each direction, in order.
+    pub packets: [Vec<(u32, u16)>; 2],
+    /// Of each flow: IPv6, TCP.
+    pub flows: Vec<(bool, bool)>,
+}
+
+impl Packets {
+    /// Checks a description and makes it ready. `capture` is what its file holds, if it names one.
+    ///
+    /// # Errors
+    /// What contradicts itself, or is out of range.
+    pub fn new(traffic: &Traffic, capture: Option<Capture>) -> Result<Self, BenchError> {
+        check(traffic)?;
+        let mut random = Random::new(traffic.seed);
+        let mut this = Self {
+            fill: Fill::new(traffic.seed),
+            lengths: lengths(&traffic.sizes, &mut random),
+            order: order(traffic, &mut random),
+            kinds: Vec::new(),
+            capacity: 0,
+            traffic: traffic.clone(),
+        };
+        if let Some(capture) = capture {
+            this.kinds = capture.flows;
+            this.traffic.flows = this.kinds.len() as u32;
+            this.order = Order::Replay(capture.packets);
+        }
+        let [a, b] = &this.traffic.sides;
+        let ports = 65_536 - u64::from(a.port);
+        this.capacity = u64::from(a.hosts) * ports * u64::from(b.hosts);
+        if this.capacity < u64::from(this.traffic.flows) {
+            let (hosts, flows) = (a.hosts, this.traffic.flows);
+            return Err(BenchError::Arguments(format!(
+                "{hosts} hosts with ports from {} on, to {}, make {} flows, and {flows} are wanted: \
+                 more hosts on the first side make more",
+                a.port, b.hosts, this.capacity
+            )));
+        }
+        Ok(this)
+    }
+
+    /// The flow and length of a direction's packet, by its number; `base` is the number of the oldest flow there is.
+    #[inline]
+    pub fn packet(&self, direction: usize, index: u64, base: u32) -> (u32, u16) {
+        let flows = u64::from(self.traffic.flows);
+        let slot = match &self.order {
+            Order::Turns { stride, starts } => (index % flows * stride + starts[direction]) % flows,
+            Order::Draws(draws) => u64::from(draws[index as usize % DRAWS]),
+            Order::Replay(packets) => {
+                let packets = &packets[direction];
+                return packets[(index % packets.len() as u64) as usize];
+            }
+        };
+        let ahead = (slot + flows - u64::from(base) % flows) % flows;
+        let length = self.lengths[(index % self.lengths.len() as u64) as usize];
+        (base.wrapping_add(ahead as u32), length)
+    }
+
+    /// Whether a direction has packets at all.
+    pub fn has(&self, direction: usize) -> bool {
+        match &self.order {
+            Order::Replay(packets) => !packets[direction].is_empty(),
+            _ => direction == 0 || self.traffic.bidirectional,
+        }
+    }
+
+    /// The tuple of a flow's packets as the first side sends them.
+    #[inline]
+    pub fn tuple(&self, flow: u32) -> Tuple {
+        let (v6, tcp) = self.kind(flow);
+        let [a, b] = &self.traffic.sides;
+        let number = u64::from(flow) % self.capacity;
+        let ports = 65_536 - u64::from(a.port);
+        let (host, rest) = (number % u64::from(a.hosts), number / u64::from(a.hosts));
+        let (port, round) = (rest % ports, rest / ports);
+        // The servers take turns from flow to flow; each round of the ports starts at another.
+        let server = (host + port + round) % u64::from(b.hosts);
+        Tuple {
+            v6,
+            tcp,
+            src: address(a, v6, host as u32),
+            dst: address(b, v6, server as u32),
+            src_port: a.port + port as u16,
+            dst_port: b.port,
+        }
+    }
+
+    /// Whether a flow is IPv6, and TCP.
+    #[inline]
+    pub fn kind(&self, flow: u32) -> (bool, bool) {
+        if let Some(kind) = self.kinds.get(flow as usize) {
+            return *kind;
+        }
+        let v6 = match self.traffic.ip {
+            IpVersions::V4 => false,
+            IpVersions::V6 => true,
+            IpVersions::Mixed => flow & 1 == 1,
+        };
+        let tcp = match self.traffic.transport {
+            Transports::Udp => false,
+            Transports::Tcp => true,
+            Transports::Mixed => flow & 2 == 2,
+        };
+        (v6, tcp)
+    }
+
+    /// Packets after which lengths come again.
+    #[cfg(test)]
+    pub fn lengths_len(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// A length for the packets that open flows: the shortest that any has.
+    pub fn opening_len(&self, flow: u32) -> usize {
+        let (v6, tcp) = self.kind(flow);
+        head::shortest(v6, tcp).max(64)
+    }
+}
+
+#[inline]
+fn address(side: &Side, v6: bool, host: u32) -> [u8; 16] {
+    if v6 {
+        (u128::from(side.v6).wrapping_add(u128::from(host))).to_be_bytes()
+    } else {
+        widen(u32::from(side.v4).wrapping_add(host).into())
+    }
+}
+
+impl Traffic {
+    /// The shortest frame in bytes that holds what every packet carries: 64 for UDP over IPv4, 74 for TCP, and 20
+    /// more over IPv6.
+    pub fn shortest_frame(&self) -> u16 {
+        let v6 = self.ip != IpVersions::V4;
+        let tcp = self.transport != Transports::Udp;
+        head::shortest(v6, tcp).max(64) as u16
+    }
+}
+
+fn check(traffic: &Traffic) -> Result<(), BenchError> {
+    let refuse = |text: String| Err(BenchError::Arguments(text));
+    if traffic.flows == 0 || traffic.flows > MAX_FLOWS {
+        return refuse(format!(
+            "{} flows; 1 to {MAX_FLOWS} are possible",
+            traffic.flows
+        ));
+    }
+    let (shortest, longest) = (traffic.shortest_frame(), super::fill::MAX_FRAME as u16);
+    let sizes: Vec<u16> = match &traffic.sizes {
+        Sizes::Fixed(size) => vec![*size],
+        Sizes::Mix(mix) => mix.iter().map(|(size, _)| *size).collect(),
+    };
+    if let Sizes::Mix(mix) = &traffic.sizes
+        && mix
+            .iter()
+            .map(|(_, weight)| u64::from(*weight))
+            .sum::<u64>()
+            == 0
+    {
+        return refuse("a mix of frame lengths needs a weight above 0".into());
+    }
+    for size in sizes {
+        if size < shortest {
+            return refuse(format!(
+                "frames of {size} bytes can't hold a sequence number and a timestamp behind these headers; \
+                 {shortest} bytes are the least (UDP over IPv4 64, TCP 74, and 20 more over IPv6)"
+            ));
+        }
+        if size > longest {
+            return refuse(format!("frames of {size} bytes; {longest} are the most"));
+        }
+    }
+    if let Spread::Zipf(s) = traffic.spread
+        && !(s > 0.0 && s <= 10.0)
+    {
+        return refuse(format!(
+            "a Zipf exponent of {s}; above 0 up to 10 is possible"
+        ));
+    }
+    if !(0.0..=1e7).contains(&traffic.new_flows) {
+        return refuse(format!(
+            "{} new flows a second; 0 to 10 million are possible",
+            traffic.new_flows
+        ));
+    }
+    let ports = traffic.sides.iter().any(|side| side.port == 0);
+    if ports || traffic.sides.iter().any(|side| side.hosts == 0) {
+        return refuse("each side needs a host and a port above 0".into());
+    }
+    Ok(())
+}
+
+/// Lengths in turn: each as often as its weight says, shuffled.
+fn lengths(sizes: &Sizes, random: &mut Random) -> Vec<u16> {
+    let mix = match sizes {
+        Sizes::Fixed(size) => return vec![*size],
+        Sizes::Mix(mix) => mix,
+    };
+    let total: u64 = mix.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    let mut lengths = Vec::new();
+    // As many whole rounds as fit, or shares of one round that is too long.
+    let rounds = (LENGTHS as u64 / total).max(1);
+    for (size, weight) in mix {
+        let share = if total <= LENGTHS as u64 {
+            u64::from(*weight) * rounds
+        } else {
+            (u64::from(*weight) * LENGTHS as u64).div_ceil(total)
+        };
+        lengths.extend((0..share).map(|_| *size));
+    }
+    random.shuffle(&mut lengths);
+    lengths
+}
+
+fn order(traffic: &Traffic, random: &mut Random) -> Order {
+    let flows = u64::from(traffic.flows);
+    match traffic.spread {
+        Spread::Uniform => {
+            let mut stride = random.below(flows).max(1);
+            while gcd(stride, flows) != 1 {
+                stride = stride % flows + 1;
+            }
+            let starts = [random.below(flows), random.below(flows)];
+            Order::Turns { stride, starts }
+        }
+        Spread::Zipf(s) => Order::Draws(zipf(traffic.flows, s, random)),
+    }
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Draws by the sums of the shares: the flow under which a random part of the whole falls.
+fn zipf(flows: u32, s: f64, random: &mut Random) -> Vec<u32> {
+    let mut total = 0.0;
+    let sums: Vec<f64> = (1..=flows)
+        .map(|rank| {
+            total += f64::from(rank).powf(-s);
+            total
+        })
+        .collect();
+    (0..DRAWS)
+        .map(|_| {
+            let part = random.fraction() * total;
+            (sums.partition_point(|sum| *sum <= part) as u32).min(flows - 1)
+        })
+        .collect()
+}
