@@ -2,6 +2,10 @@
 //!
 //! `traffic` says what is sent, `trial` sends it at a load and tells what became of it.
 
+pub mod endpoint;
+#[cfg(test)]
+mod faulty;
+pub mod loopback;
 pub mod method;
 pub mod output;
 pub mod stats;

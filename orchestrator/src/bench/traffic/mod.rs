@@ -61,6 +61,14 @@ impl Sizes {
         Self::Mix(vec![(64, 7), (594, 4), (1518, 1)])
     }
 
+    /// The longest.
+    pub fn longest(&self) -> Option<u16> {
+        match self {
+            Self::Fixed(size) => Some(*size),
+            Self::Mix(mix) => mix.iter().map(|(size, _)| *size).max(),
+        }
+    }
+
     /// Average length in bytes.
     pub fn mean(&self) -> f64 {
         match self {
@@ -153,7 +161,7 @@ impl Default for Traffic {
 
 impl Side {
     /// Side 1 or 2 of a link with nothing but bridges in between, in the networks for benchmarks: 198.18.0.0/15
-    /// (RFC 2544, appendix C) and 2001:2::/48 (RFC 5180, section 8).
+    /// (RFC 2544, appendix C) and `2001:2::/48` (RFC 5180, section 8).
     pub fn plain(number: u8) -> Self {
         Self {
             mac: Mac([0x02, 0, 0, 0, 0xbe, number]),

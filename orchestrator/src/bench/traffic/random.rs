@@ -20,7 +20,7 @@ impl Random {
     /// A number below `bound`, which is not 0. The bias is below 2^-32 for bounds of 32 bits.
     #[inline]
     pub fn below(&mut self, bound: u64) -> u64 {
-        (u128::from(self.number()) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.number()) * u128::from(bound)) >> 64) as u64
     }
 
     /// A number from 0 to below 1.

@@ -2,7 +2,18 @@
 //!
 //! This page is what methods are written against; they know nothing else of how packets move.
 
+mod attached;
+mod engine;
+mod flows;
+mod generator;
+mod ledger;
+mod noise;
+mod opening;
+mod pace;
+mod scene;
 mod stateful;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,6 +23,7 @@ use hdrhistogram::Histogram;
 
 use super::traffic::Traffic;
 
+pub use attached::{Attached, GeneratorOptions};
 pub use stateful::{Pace, StatefulLoad, StatefulResult, StatefulTarget};
 
 /// How much is sent, and for how long.

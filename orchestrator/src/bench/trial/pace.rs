@@ -1,0 +1,139 @@
+//! When each packet is due.
+
+use super::{Load, Rate};
+
+/// The clock of one direction.
+pub struct Pacer {
+    /// Nanoseconds from one packet to the next; `None` as fast as it goes.
+    interval: Option<f64>,
+    /// When the first is due.
+    offset: f64,
+    /// Packets in all.
+    limit: u64,
+    sent: u64,
+    /// The target had no room for what was due last.
+    pub blocked: bool,
+}
+
+impl Pacer {
+    /// Of a direction, of so many.
+    pub fn new(load: &Load, direction: usize, directions: usize) -> Self {
+        let interval = match load.rate {
+            Rate::Max => None,
+            Rate::PacketsPerSecond(rate) => Some(1e9 / rate.max(1e-9)),
+        };
+        let time = load.duration.as_nanos() as f64;
+        // The directions take turns.
+        let offset = interval.map_or(0.0, |i| i * direction as f64 / directions as f64);
+        let fits = interval.map_or(u64::MAX, |i| ((time - offset) / i).ceil().max(0.0) as u64);
+        let limit = if direction < directions {
+            fits.min(load.burst.unwrap_or(u64::MAX))
+        } else {
+            0
+        };
+        Self {
+            interval,
+            offset,
+            limit,
+            sent: 0,
+            blocked: false,
+        }
+    }
+
+    /// Packets that are due and not sent at `now`, in nanoseconds from the start.
+    #[inline]
+    pub fn due(&self, now: u64) -> u64 {
+        let due = match self.interval {
+            None => u64::MAX,
+            Some(interval) => {
+                let intervals = (now as f64 - self.offset) / interval;
+                if intervals < 0.0 {
+                    0
+                } else {
+                    intervals as u64 + 1
+                }
+            }
+        };
+        due.min(self.limit).saturating_sub(self.sent)
+    }
+
+    /// The number of the next packet, and when it is due.
+    #[inline]
+    pub fn next(&self, now: u64) -> (u64, u64) {
+        let due = self
+            .interval
+            .map_or(now, |i| (self.offset + self.sent as f64 * i) as u64);
+        (self.sent, due)
+    }
+
+    /// The next packet has been sent.
+    #[inline]
+    pub fn sent(&mut self) {
+        self.sent += 1;
+    }
+
+    /// Packets that were due by the end and not sent, though the target had room.
+    pub fn owed(&self) -> u64 {
+        if self.blocked || self.interval.is_none() {
+            0
+        } else {
+            self.limit - self.sent
+        }
+    }
+
+    /// Whether all have been sent.
+    #[inline]
+    pub fn is_over(&self) -> bool {
+        self.sent >= self.limit
+    }
+
+    /// Packets that were due in the whole time.
+    pub fn offered(&self) -> u64 {
+        if self.interval.is_some() {
+            self.limit
+        } else {
+            self.sent
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn load(rate: Rate, burst: Option<u64>) -> Load {
+        Load {
+            rate,
+            duration: Duration::from_millis(10),
+            burst,
+        }
+    }
+
+    #[test]
+    fn packets_fall_due_by_the_clock() {
+        let load = load(Rate::PacketsPerSecond(1e6), None);
+        let [mut a, b] = [0, 1].map(|direction| Pacer::new(&load, direction, 2));
+        assert_eq!([a.due(0), b.due(0)], [1, 0]);
+        assert_eq!([a.due(500), b.due(500)], [1, 1]);
+        assert_eq!(a.due(9_999_999), 10_000);
+        assert_eq!(a.due(1 << 40), 10_000);
+        for number in 0..10_000 {
+            assert_eq!(a.next(77), (number, number * 1000));
+            a.sent();
+        }
+        assert!(a.is_over() && !b.is_over());
+        assert_eq!([a.offered(), b.offered()], [10_000, 10_000]);
+    }
+
+    #[test]
+    fn bursts_end_and_one_way_has_no_other() {
+        let burst = Pacer::new(&load(Rate::PacketsPerSecond(1e6), Some(16)), 0, 1);
+        assert_eq!((burst.due(1 << 30), burst.offered()), (16, 16));
+        let none = Pacer::new(&load(Rate::Max, None), 1, 1);
+        assert!(none.is_over() && none.due(5) == 0);
+        let max = Pacer::new(&load(Rate::Max, None), 0, 1);
+        assert_eq!(max.next(123), (0, 123));
+        assert!(max.due(0) > 1 << 40 && max.offered() == 0);
+    }
+}
