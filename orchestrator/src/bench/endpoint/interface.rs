@@ -3,7 +3,7 @@
 use std::io;
 
 use chainplane_dataplane::packet::{BURST, Batch, HugePages, Pool, PoolConfig};
-use chainplane_dataplane::port::{Port, PortContext, PortTally};
+use chainplane_dataplane::port::{Offloads, Port, PortContext, PortTally};
 use chainplane_dataplane::ports::{AfPacket, AfPacketConfig, Tap, TapConfig};
 use chainplane_dataplane::time::Time;
 
@@ -31,8 +31,7 @@ impl InterfaceEnd {
         let config = TapConfig {
             interface: name.to_owned(),
             mtu: None,
-            checksum: false,
-            segmentation: false,
+            offloads: Offloads::default(),
         };
         Self::new(
             "tap",
@@ -43,7 +42,10 @@ impl InterfaceEnd {
 
     pub fn af_packet(name: &str) -> Result<Self, BenchError> {
         let interface = name.to_owned();
-        let port = AfPacket::open(&AfPacketConfig { interface });
+        let port = AfPacket::open(&AfPacketConfig {
+            interface,
+            offloads: Offloads::default(),
+        });
         Self::new("af-packet", name, port.map(|port| Box::new(port) as _))
     }
 
