@@ -52,6 +52,8 @@ indices! {
         EmptyPolls = "polls-empty",
         /// Times the worker slept.
         Sleeps = "sleeps",
+        /// Nanoseconds spent in polls that found something to do.
+        BusyNanoseconds = "busy-ns",
         /// Records in the flow table.
         Records = "flow-records",
     }

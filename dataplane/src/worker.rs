@@ -269,13 +269,20 @@ impl Loop {
 
     fn run(mut self, idle: Idle) {
         let mut last_busy = self.now();
+        let mut working = false;
         while !self.mail.stop.load(Ordering::Relaxed) {
             if self.mail.waiting.load(Ordering::Relaxed) {
                 self.read_mail();
             }
             let now = self.now();
+            if std::mem::take(&mut working) {
+                let took = now.since(last_busy).as_nanos() as u64;
+                self.engine
+                    .counters
+                    .add(EngineCounter::BusyNanoseconds as usize, took);
+            }
             if self.engine.poll(now) > 0 {
-                last_busy = now;
+                (last_busy, working) = (now, true);
                 continue;
             }
             let patience = match idle {

@@ -64,6 +64,8 @@ pub struct Faulty {
     waiting: VecDeque<(Instant, Vec<u8>)>,
     /// A packet that lets the next one of its flow overtake it.
     held: Option<(u32, Vec<u8>)>,
+    /// Frames of any kind have faults, and count as one flow's.
+    blind: bool,
 }
 
 impl Faulty {
@@ -75,6 +77,16 @@ impl Faulty {
             fill,
             waiting: VecDeque::new(),
             held: None,
+            blind: false,
+        }
+    }
+
+    /// With faults for frames of any kind.
+    pub fn blind(switch: &Switch, rates: Rates, seed: u64, fill: Fill) -> Self {
+        let blind = true;
+        Self {
+            blind,
+            ..Self::new(switch, rates, seed, fill)
         }
     }
 
@@ -82,6 +94,7 @@ impl Faulty {
         let at = Instant::now() + self.rates.delay;
         let flow = match look(&frame, &self.fill) {
             Seen::Intact(stamp, _) if armed && stamp.tag & 1 == 0 => stamp.flow,
+            _ if self.blind && armed => 0,
             _ => return self.waiting.push_back((at, frame)),
         };
         let switch = self.switch.clone();

@@ -2,12 +2,14 @@
 //!
 //! `traffic` says what is sent, `trial` sends it at a load and tells what became of it.
 
+pub mod calibrate;
 pub mod endpoint;
 #[cfg(test)]
 mod faulty;
 pub mod loopback;
 pub mod method;
 pub mod output;
+mod stateful;
 pub mod stats;
 pub mod traffic;
 pub mod trial;

@@ -1,5 +1,7 @@
 //! Traffic made ready: which flow and which length each packet has.
 
+use std::net::IpAddr;
+
 use super::random::Random;
 use super::tuple::{Tuple, widen};
 use super::{IpVersions, Side, Sizes, Spread, Traffic, Transports, fill::Fill, head};
@@ -123,6 +125,35 @@ impl Packets {
             src_port: a.port + port as u16,
             dst_port: b.port,
         }
+    }
+
+    /// Clients that differ in address or port.
+    pub fn client_span(&self) -> u64 {
+        let a = &self.traffic.sides[0];
+        u64::from(a.hosts) * (65_536 - u64::from(a.port))
+    }
+
+    /// The tuple of a numbered TCP connection, as its client sends.
+    pub fn connection(&self, number: u32) -> Tuple {
+        Tuple {
+            tcp: true,
+            ..self.tuple(number)
+        }
+    }
+
+    /// Which client, below [`Packets::client_span`], a packet is to.
+    pub fn client(&self, tuple: &Tuple) -> Option<u64> {
+        let side = &self.traffic.sides[0];
+        let host = match tuple.destination() {
+            IpAddr::V4(address) => u32::from(address).wrapping_sub(u32::from(side.v4)),
+            IpAddr::V6(address) => {
+                let host = u128::from(address).wrapping_sub(u128::from(side.v6));
+                u32::try_from(host).ok()?
+            }
+        };
+        let port = tuple.dst_port.checked_sub(side.port)?;
+        let number = u64::from(host) + u64::from(side.hosts) * u64::from(port);
+        (host < side.hosts).then_some(number)
     }
 
     /// Whether a flow is IPv6, and TCP.

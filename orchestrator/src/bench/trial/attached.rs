@@ -1,8 +1,12 @@
 //! Whatever runs behind two endpoints, as a target.
 
 use super::generator::Generator;
-use super::{BenchError, Load, Progress, Silent, Target, TargetDescription, TrialResult};
+use super::{
+    BenchError, Load, Progress, Silent, StatefulLoad, StatefulResult, StatefulTarget, Target,
+    TargetDescription, TrialResult,
+};
 use crate::bench::endpoint::{Endpoint, EndpointSpec, plain_loop};
+use crate::bench::stateful;
 use crate::bench::traffic::Traffic;
 
 /// How the generator runs.
@@ -92,6 +96,19 @@ impl Target for Attached {
         let load = *load;
         self.generator.run(progress, move |engine, control| {
             engine.trial(&load, control)
+        })
+    }
+}
+
+impl StatefulTarget for Attached {
+    fn stateful(
+        &mut self,
+        load: &StatefulLoad,
+        progress: &dyn Progress,
+    ) -> Result<StatefulResult, BenchError> {
+        let load = *load;
+        self.generator.run(progress, move |engine, control| {
+            stateful::run(engine, &load, control)
         })
     }
 }

@@ -81,6 +81,22 @@ impl Engine {
         all
     }
 
+    /// The names of both directions.
+    pub fn names(&self) -> &[String; 2] {
+        &self.names
+    }
+
+    /// The endpoints, what is known of the traffic between them, and whether to give the processor away.
+    ///
+    /// # Errors
+    /// When no traffic was set.
+    pub fn parts(&mut self) -> Result<(&mut [Endpoint; 2], &mut Scene, bool), BenchError> {
+        match &mut self.scene {
+            Some(scene) => Ok((&mut self.ends, scene, self.polite)),
+            None => Err(BenchError::Arguments("no traffic was set".into())),
+        }
+    }
+
     /// Decides what is sent, and finds where it goes first.
     ///
     /// # Errors

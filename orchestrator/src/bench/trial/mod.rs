@@ -3,6 +3,10 @@
 //! This page is what methods are written against; they know nothing else of how packets move.
 
 mod attached;
+mod chain;
+#[cfg(test)]
+mod chain_tests;
+mod derive;
 mod engine;
 mod flows;
 mod generator;
@@ -24,6 +28,12 @@ use hdrhistogram::Histogram;
 use super::traffic::Traffic;
 
 pub use attached::{Attached, GeneratorOptions};
+pub use chain::{Chain, ChainOptions};
+pub use derive::Derived;
+pub(in crate::bench) use engine::Engine;
+pub(in crate::bench) use generator::Control;
+pub(in crate::bench) use noise::{Gaps, Observed};
+pub(in crate::bench) use scene::Scene;
 pub use stateful::{Pace, StatefulLoad, StatefulResult, StatefulTarget};
 
 /// How much is sent, and for how long.

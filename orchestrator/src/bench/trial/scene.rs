@@ -69,6 +69,8 @@ pub struct Scene {
     ways: [Way; 2],
     /// The number of the oldest flow.
     pub base: u32,
+    /// The number of the next connection of a stateful trial.
+    pub connections: u32,
     /// What `base` was when the trial began.
     oldest: u64,
     /// The tag of the trial, and, with another lowest bit, of its openings.
@@ -95,6 +97,7 @@ impl Scene {
             next_hops,
             ways: [Way::default(), Way::default()],
             base: 0,
+            connections: 0,
             oldest: 0,
             tag: tag & !1,
             opening: false,

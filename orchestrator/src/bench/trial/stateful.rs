@@ -11,7 +11,8 @@ use super::{BenchError, Noise, Progress};
 pub struct StatefulLoad {
     /// What is kept up.
     pub pace: Pace,
-    /// How long. Connections that are open then are closed and not waited for longer than two seconds.
+    /// How long connections begin. Those that are open then do what they were to do if the clock began them, or close
+    /// after the answer under way; none is waited for longer than two seconds.
     pub duration: Duration,
     /// Requests of a connection, one after the other; the client closes after the last answer.
     pub transactions: u32,
