@@ -12,7 +12,7 @@ use crate::indices;
 use crate::objects::Objects;
 use crate::offload;
 use crate::packet::{BURST, Batch, Packet, Pool, parse};
-use crate::port::{Port, PortContext, PortCounter, PortDrop, PortTally};
+use crate::port::{Passed, Port, PortContext, PortCounter, PortDrop, PortTally};
 use crate::time::Time;
 
 /// Functions a packet may pass before it is dropped: more than any sensible path has.
@@ -173,28 +173,24 @@ impl Engine {
     }
 
     fn poll_port(&mut self, index: usize, now: Time) -> usize {
-        let slot = &mut self.ports[index];
-        let mut cx = PortContext {
-            pool: &mut self.pool,
-            tally: &slot.tally,
-            now,
-        };
-        slot.port.sync(&mut cx);
-        slot.port.receive(&mut cx, &mut self.batch);
-        if self.batch.is_empty() {
+        let passed = self.receive(index, now);
+        let received = passed.packets as usize + self.batch.len();
+        if received == 0 {
             return 0;
         }
+        let slot = &mut self.ports[index];
         let bytes: usize = self.batch.iter().map(Packet::len).sum();
+        slot.tally.add(PortCounter::RxPackets, received as u64);
         slot.tally
-            .add(PortCounter::RxPackets, self.batch.len() as u64);
-        slot.tally.add(PortCounter::RxBytes, bytes as u64);
-        slot.tap.take_if(|tap| tap.is_abandoned());
+            .add(PortCounter::RxBytes, passed.bytes + bytes as u64);
+        if self.batch.is_empty() {
+            return received;
+        }
         if let Some(tap) = &mut slot.tap {
             self.batch
                 .iter()
                 .for_each(|packet| tap.received(packet, now));
         }
-        let received = self.batch.len();
         let mut batch = std::mem::take(&mut self.batch);
         match slot.link {
             Hop::Port(to) => batch
@@ -204,6 +200,42 @@ impl Engine {
         }
         self.batch = batch;
         received
+    }
+
+    /// Receives a batch, or passes packets straight on where the port's link leads to another port, nobody watches
+    /// either of them and nothing waits there to be sent first.
+    fn receive(&mut self, index: usize, now: Time) -> Passed {
+        let slot = &mut self.ports[index];
+        slot.tap.take_if(|tap| tap.is_abandoned());
+        let (link, watched) = (slot.link, slot.tap.is_some());
+        let mut cx = PortContext {
+            pool: &mut self.pool,
+            tally: &slot.tally,
+            now,
+        };
+        slot.port.sync(&mut cx);
+        if let Hop::Port(to) = link
+            && !watched
+            && let Ok([slot, to]) = self.ports.get_disjoint_mut([index, to as usize])
+            && to.tap.is_none()
+            && to.queue.is_empty()
+        {
+            let mut cx = PortContext {
+                pool: &mut self.pool,
+                tally: &slot.tally,
+                now,
+            };
+            let (port, batch) = (&mut slot.port, &mut self.batch);
+            return port.receive_for(&mut cx, batch, &mut *to.port, &to.tally);
+        }
+        let slot = &mut self.ports[index];
+        let mut cx = PortContext {
+            pool: &mut self.pool,
+            tally: &slot.tally,
+            now,
+        };
+        slot.port.receive(&mut cx, &mut self.batch);
+        Passed::default()
     }
 
     /// Parses and looks up the whole batch first, so that the table's memory is near when it is used; then handles

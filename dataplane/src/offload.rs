@@ -7,7 +7,7 @@ mod segment;
 use crate::packet::{Batch, Gso, Packet, Sum, ethertype, parse, protocol};
 use crate::port::{Offloads, Port, PortContext, PortCounter, PortDrop};
 
-pub use header::{from_header, to_header};
+pub use header::{from_header, header_of, to_header};
 
 /// Offset of the checksum in a TCP header.
 const TCP_CHECKSUM: u16 = 16;
@@ -80,7 +80,7 @@ pub fn complete_and_send(port: &mut dyn Port, cx: &mut PortContext<'_>, batch: &
 /// Whether the packet may leave as it is. What is to be cut may only once its headers were looked at, which on a
 /// link from port to port nobody did before.
 #[inline]
-fn is_ready(packet: &Packet, able: Offloads) -> bool {
+pub(crate) fn is_ready(packet: &Packet, able: Offloads) -> bool {
     let offload = packet.offload();
     let gso = match offload.gso {
         Gso::None => true,
@@ -138,7 +138,7 @@ impl Outgoing<'_> {
 
 /// Holds the request against the headers. Where a chain joins two ports without a function in between, nobody has
 /// parsed the packet.
-fn examine(packet: &mut Packet) -> Result<(), BadOffload> {
+pub(crate) fn examine(packet: &mut Packet) -> Result<(), BadOffload> {
     if packet.layers().l3 == 0 {
         parse(packet).map_err(|_| BadOffload)?;
     }

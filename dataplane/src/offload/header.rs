@@ -62,7 +62,12 @@ fn requested(header: &NetHeader, frame_len: usize) -> Result<Offload, BadOffload
 /// What the receiver of a packet is told. The number of buffers is the ring's to fill in.
 #[inline]
 pub fn to_header(packet: &Packet) -> NetHeader {
-    let offload = packet.offload();
+    header_of(packet.offload(), packet.layers().payload)
+}
+
+/// The same, of what is left undone in a packet whose payload starts at `payload`, or at 0 if nobody parsed it.
+#[inline]
+pub fn header_of(offload: &Offload, payload: u16) -> NetHeader {
     if !offload.needs_checksum && offload.gso == Gso::None {
         return NetHeader {
             flags: if offload.checksum_valid {
@@ -81,7 +86,7 @@ pub fn to_header(packet: &Packet) -> NetHeader {
         Gso::Udp => GSO_UDP_L4,
     };
     // The parsed headers know better than the sender's hint, where there are any.
-    let hdr_len = match (offload.gso, packet.layers().payload) {
+    let hdr_len = match (offload.gso, payload) {
         (Gso::None, _) => 0,
         (_, 0) => offload.header_len,
         (_, parsed) => parsed,

@@ -3,17 +3,20 @@
 //! A burst is handled in phases, so that many cache misses are in flight at once: the ring parses all descriptors
 //! first, then the packets are copied, then the buffers are given back and the index is published once.
 
+mod crossing;
+
 use std::os::fd::{AsRawFd, RawFd};
 
 use arrayvec::ArrayVec;
 use chainplane_vhost::backend::QueuePair;
 use chainplane_vhost::net::{FLAG_NEEDS_CSUM, NetHeader, feature};
-use chainplane_vhost::ring::BURST_COST;
+use chainplane_vhost::ring::{BURST_COST, FromGuest, ToGuest};
 
+use self::crossing::Crossing;
 use super::rarp;
 use crate::offload;
 use crate::packet::{BURST, Batch, Packet};
-use crate::port::{Offloads, Port, PortContext, PortDrop};
+use crate::port::{Offloads, Passed, Port, PortContext, PortDrop, PortTally};
 
 /// A vhost-user device's queue pairs, all polled by one worker.
 pub struct VhostUser {
@@ -89,23 +92,44 @@ impl VhostUser {
             }
         }
         ring.publish();
-        cx.tally.sent(sent, bytes);
-        cx.tally.drop(PortDrop::TooLong, room as u64 - sent);
-        let reason = if ring.is_running() {
-            PortDrop::Full
-        } else {
-            PortDrop::Down
-        };
-        cx.tally.drop(reason, (packets.len() - room) as u64);
+        count_sent(cx.tally, ring, packets.len(), room, (sent, bytes));
     }
 }
 
-/// Copies the fetched frames of a ring into packets; tells what it cost.
-fn gather(pair: &mut QueuePair, cx: &mut PortContext<'_>, batch: &mut Batch) -> u64 {
-    let ring = &mut pair.from_guest;
-    let count = ring.fetch(batch.remaining_capacity());
+/// Counts what became of `wanted` packets, for `room` of which a queue had room, and of which it took so many with so
+/// many bytes.
+fn count_sent(tally: &PortTally, ring: &ToGuest, wanted: usize, room: usize, sent: (u64, u64)) {
+    tally.sent(sent.0, sent.1);
+    if wanted as u64 == sent.0 {
+        return;
+    }
+    tally.drop(PortDrop::TooLong, room as u64 - sent.0);
+    let reason = if ring.is_running() {
+        PortDrop::Full
+    } else {
+        PortDrop::Down
+    };
+    tally.drop(reason, (wanted - room) as u64);
+}
+
+/// The pairs to whose guest packets can go.
+fn running(pairs: &[QueuePair]) -> ArrayVec<usize, 64> {
+    (0..pairs.len())
+        .filter(|pair| pairs[*pair].to_guest.is_running())
+        .take(64)
+        .collect()
+}
+
+/// Copies a burst of frames of a ring into packets; tells what it cost.
+fn gather(ring: &mut FromGuest, cx: &mut PortContext<'_>, batch: &mut Batch) -> u64 {
+    ring.fetch(batch.remaining_capacity());
     let cost = ring.cost();
-    for frame in 0..count {
+    gather_fetched(ring, cx, batch);
+    cost
+}
+
+fn gather_fetched(ring: &mut FromGuest, cx: &mut PortContext<'_>, batch: &mut Batch) {
+    for frame in 0..ring.count() {
         let len = ring.frame_len(frame);
         let Some(mut packet) = cx.pool.take(len) else {
             cx.tally.refuse(PortDrop::NoBuffer, len);
@@ -122,7 +146,6 @@ fn gather(pair: &mut QueuePair, cx: &mut PortContext<'_>, batch: &mut Batch) -> 
         }
     }
     ring.complete();
-    cost
 }
 
 /// What a guest's header may say. That a checksum was found right is for a device to say, not for a driver (virtio
@@ -135,15 +158,16 @@ fn believed(header: NetHeader) -> NetHeader {
     }
 }
 
-/// Which of `count` pairs a packet goes to: always the same for one flow, so that its packets stay in order.
+/// Which of `count` queues a frame goes to, of which 58 bytes are enough: always the same for one flow, so that its
+/// packets stay in order.
 #[inline]
-fn pair_of(packet: &Packet, count: usize) -> usize {
+fn queue_of(frame: &[u8], count: usize) -> usize {
     // Addresses and ports of IPv4 and IPv6 behind a plain link header, or whatever is there instead: the choice
     // only has to be the same for all packets of a flow.
-    let data = packet.data();
-    let from = if packet.layers().is_ipv6() { 22 } else { 26 };
-    let to = (from + if packet.layers().is_ipv6() { 36 } else { 12 }).min(data.len());
-    let sum = data
+    let is_ipv6 = frame.get(12..14) == Some(&[0x86, 0xdd]);
+    let from = if is_ipv6 { 22 } else { 26 };
+    let to = (from + if is_ipv6 { 36 } else { 12 }).min(frame.len());
+    let sum = frame
         .get(from..to)
         .unwrap_or_default()
         .iter()
@@ -180,7 +204,8 @@ impl Port for VhostUser {
         let count = self.pairs.len();
         let mut cost = 0;
         for turn in 0..count {
-            cost += gather(&mut self.pairs[(self.next + turn) % count], cx, batch);
+            let pair = (self.next + turn) % count;
+            cost += gather(&mut self.pairs[pair].from_guest, cx, batch);
             if batch.is_full() || cost >= BURST_COST {
                 break;
             }
@@ -188,18 +213,56 @@ impl Port for VhostUser {
         self.next = (self.next + 1) % count.max(1);
     }
 
+    fn receive_for(
+        &mut self,
+        cx: &mut PortContext<'_>,
+        batch: &mut Batch,
+        to: &mut dyn Port,
+        tally: &PortTally,
+    ) -> Passed {
+        let able = to.offloads();
+        let Some(queues) = to.guest_queues().filter(|_| self.announcement.is_none()) else {
+            self.receive(cx, batch);
+            return Passed::default();
+        };
+        let mut crossing = Crossing::new(queues, able, tally);
+        let count = self.pairs.len();
+        let (mut passed, mut cost) = (Passed::default(), 0);
+        for turn in 0..count {
+            let pair = (self.next + turn) % count;
+            let from = &mut self.pairs[pair].from_guest;
+            let room = batch.remaining_capacity() - passed.packets as usize;
+            from.fetch(room);
+            cost += from.cost();
+            // What an earlier queue left in the batch leaves later, but a flow stays with its queue.
+            if crossing.carry(from, cx.pool) {
+                passed.packets += from.count() as u64;
+                passed.bytes += from.frame_lens().map(u64::from).sum::<u64>();
+                from.complete();
+            } else {
+                gather_fetched(from, cx, batch);
+            }
+            if passed.packets as usize + batch.len() == BURST || cost >= BURST_COST {
+                break;
+            }
+        }
+        self.next = (self.next + 1) % count.max(1);
+        passed
+    }
+
+    fn guest_queues(&mut self) -> Option<&mut [QueuePair]> {
+        Some(&mut self.pairs)
+    }
+
     fn send(&mut self, cx: &mut PortContext<'_>, batch: &mut Batch) {
-        let running: ArrayVec<usize, 64> = (0..self.pairs.len())
-            .filter(|pair| self.pairs[*pair].to_guest.is_running())
-            .take(64)
-            .collect();
+        let running = running(&self.pairs);
         match running[..] {
             [] => cx.tally.drop(PortDrop::Down, batch.len() as u64),
             [only] => self.send_by(only, cx, batch, |_| true),
             _ => {
                 for (turn, pair) in running.iter().enumerate() {
                     self.send_by(*pair, cx, batch, |packet| {
-                        pair_of(packet, running.len()) == turn
+                        queue_of(packet.data(), running.len()) == turn
                     });
                 }
             }

@@ -120,6 +120,19 @@ impl FromGuest {
         self.active.burst.chains[frame].total as usize
     }
 
+    /// Bytes of the frames of the burst, one after the other.
+    #[inline]
+    pub fn frame_lens(&self) -> impl ExactSizeIterator<Item = u32> {
+        self.active.burst.chains.iter().map(|chain| chain.total)
+    }
+
+    /// The virtio-net header and the whole frame, if they lie in one piece; and how long the header is.
+    #[inline]
+    pub(super) fn single_piece(&self, frame: usize) -> Option<(Segment, u32)> {
+        let chain = &self.active.burst.chains[frame];
+        (chain.piece.len == chain.total + self.header).then_some((chain.piece, self.header))
+    }
+
     /// The virtio-net header of a frame, copied out.
     #[inline]
     pub fn header(&self, frame: usize) -> NetHeader {

@@ -109,7 +109,6 @@ impl ToGuest {
                 return true;
             }
             if !self.mergeable {
-                self.active.counters.oversize += 1;
                 self.slots.push(Slot {
                     first: first as u16,
                     chains: 0,
@@ -172,6 +171,52 @@ impl ToGuest {
         true
     }
 
+    /// Copies another guest's frame straight into its buffers, behind `header`. The frame must have
+    /// the length that the slot was reserved with; of another length, the smaller of the two is
+    /// copied. False if no buffer can hold it.
+    ///
+    /// # Panics
+    /// If no frame of that number was reserved, or `from` has no such frame in its burst.
+    #[inline]
+    pub fn carry(
+        &mut self,
+        slot: usize,
+        header: NetHeader,
+        from: &FromGuest,
+        frame: usize,
+    ) -> bool {
+        let slot = self.slots[slot];
+        if slot.chains == 0 {
+            return false;
+        }
+        let into = self.active.burst.chains[usize::from(slot.first)].piece;
+        let Some((piece, lead)) = from.single_piece(frame) else {
+            return self.carry_pieces(slot, header, from, frame);
+        };
+        if lead != self.header || into.len < piece.len || slot.len + lead != piece.len {
+            return self.carry_pieces(slot, header, from, frame);
+        }
+        let num_buffers = slot.chains;
+        let header = NetHeader {
+            num_buffers,
+            ..header
+        }
+        .to_bytes();
+        // The sender's header is copied along, which keeps both sides aligned, and then overwritten.
+        // SAFETY: the target is at least as long as the source, of which the header is a part; both
+        // are mapped by their rings.
+        unsafe {
+            copy::copy(piece.ptr, into.ptr, piece.len as usize);
+            copy::copy(header.as_ptr(), into.ptr, lead as usize);
+        }
+        true
+    }
+
+    #[inline(never)]
+    fn carry_pieces(&self, slot: Slot, header: NetHeader, from: &FromGuest, frame: usize) -> bool {
+        self.fill_pieces(slot, header, &[], from, frame, 0)
+    }
+
     /// Copies a frame that starts with `head` and goes on with what another guest's frame has
     /// from `offset` on, straight from one guest's memory into the other's.
     ///
@@ -186,7 +231,18 @@ impl ToGuest {
         frame: usize,
         offset: usize,
     ) -> bool {
-        let slot = self.slots[slot];
+        self.fill_pieces(self.slots[slot], header, head, from, frame, offset)
+    }
+
+    fn fill_pieces(
+        &self,
+        slot: Slot,
+        header: NetHeader,
+        head: &[u8],
+        from: &FromGuest,
+        frame: usize,
+        offset: usize,
+    ) -> bool {
         if slot.chains == 0 {
             return false;
         }
@@ -224,9 +280,12 @@ impl ToGuest {
         if self.slots.is_empty() {
             return;
         }
-        for slot in self.slots.iter().filter(|slot| slot.chains > 0) {
-            self.active.counters.frames += 1;
-            self.active.counters.bytes += u64::from(slot.len);
+        let counters = &mut self.active.counters;
+        for slot in &self.slots {
+            let sent = u64::from(slot.chains > 0);
+            counters.frames += sent;
+            counters.bytes += sent * u64::from(slot.len);
+            counters.oversize += 1 - sent;
         }
         self.active.publish(self.taken);
         self.slots.clear();
