@@ -90,6 +90,12 @@ pub fn virtqueue(bytes: &[u8]) {
     chainplane_vhost::fuzzing::split_ring(bytes);
 }
 
+/// Takes `bytes` as what a guest and its front end do beside another guest: rings, memory that comes and goes, starts and
+/// stops, frames both ways.
+pub fn guests(bytes: &[u8]) {
+    chainplane_vhost::crossfire::two_guests(bytes);
+}
+
 /// Takes `bytes` as a configuration file, reads and checks it, and renders what is wrong with it.
 pub fn yaml(bytes: &[u8]) {
     chainplane::spec::fuzz_yaml(bytes);

@@ -40,3 +40,8 @@ fn offload() {
 fn virtqueue() {
     replay("virtqueue", fuzz::virtqueue);
 }
+
+#[test]
+fn guests() {
+    replay("guests", fuzz::guests);
+}

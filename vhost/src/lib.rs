@@ -70,6 +70,8 @@
 
 pub mod backend;
 mod copy;
+#[doc(hidden)]
+pub mod crossfire;
 mod dirty_log;
 pub mod driver;
 pub mod event;
