@@ -78,7 +78,7 @@ impl Duel {
             };
             let direction = [Direction::Writable, Direction::Readable][queue];
             Some(Started {
-                ring: Ring::open(&memory, size, areas, direction, features).ok()?,
+                ring: Ring::open(&memory, size, areas, None, direction, features).ok()?,
                 epoch: 1,
                 features,
                 enabled: true,

@@ -4,7 +4,7 @@
 //! | module | what it is | unsafe |
 //! | --- | --- | --- |
 //! | [`backend`] | a device: socket, control thread, protocol, the worker's [`QueuePair`](backend::QueuePair) | none |
-//! | [`ring`] | virtqueues from the device's side, in bursts | `split.rs`, `buffers.rs`, `from_guest.rs`, `to_guest.rs` |
+//! | [`ring`] | virtqueues from the device's side, in bursts | `split.rs`, `packed.rs`, `buffers.rs`, `from_guest.rs`, `to_guest.rs` |
 //! | [`driver`] | a front end with memory and virtqueues of its own: tests, embedded guests, measurements | none |
 //! | [`memory`] | guest memory: mapping, checks, translation | `memory.rs` |
 //! | [`iotlb`] | translations behind an IOMMU | none |
@@ -13,6 +13,7 @@
 //! | [`socket`] | listening unix sockets | none |
 //! | `copy` | copies between host and guest memory | `copy.rs` |
 //! | `dirty_log` | the log of written pages that live migration reads | none |
+//! | `virtqueue` | what both sides of a ring agree on, and its ordering | none |
 //! | `sigbus` | survives a guest that truncates its memory | `sigbus.rs` |
 //!
 //! # Invariants
@@ -83,3 +84,4 @@ pub mod net;
 pub mod ring;
 mod sigbus;
 pub mod socket;
+mod virtqueue;

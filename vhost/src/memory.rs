@@ -13,6 +13,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use crate::copy;
 use crate::iotlb::{Entry, Iotlb, access};
 use crate::sigbus::{self, Guarded};
+use crate::virtqueue::Cell;
 
 /// Most regions in one memory table (the limit that QEMU and the vhost kernel modules know too).
 pub const MAX_REGIONS: usize = 509;
@@ -275,22 +276,30 @@ impl Drop for Mapping {
 
 /// Little-endian scalars at naturally aligned offsets, for the side that owns the memory.
 macro_rules! scalar {
-    ($load:ident, $store:ident, $type:ty, $atomic:ty) => {
+    ($cell:ident, $load:ident, $store:ident, $type:ty, $atomic:ty) => {
         impl Mapping {
+            /// The word at an offset.
+            ///
+            /// # Panics
+            /// If it is outside or not naturally aligned.
+            #[inline]
+            pub(crate) fn $cell(&self, offset: usize) -> &$atomic {
+                // The next line checks the alignment.
+                #[allow(clippy::cast_ptr_alignment)]
+                let p = self.at(offset, size_of::<$type>()).cast::<$type>();
+                assert!(p.is_aligned(), "unaligned");
+                // SAFETY: inside the mapping, which lives as long as the borrow, aligned, and only
+                // ever accessed atomically or by opaque copies.
+                unsafe { <$atomic>::from_ptr(p) }
+            }
+
             /// Reads a little-endian value with acquire ordering.
             ///
             /// # Panics
             /// If it is outside or not naturally aligned.
             #[inline]
             pub fn $load(&self, offset: usize) -> $type {
-                // The next line checks the alignment.
-                #[allow(clippy::cast_ptr_alignment)]
-                let p = self.at(offset, size_of::<$type>()).cast::<$type>();
-                assert!(p.is_aligned(), "unaligned");
-                // SAFETY: inside the mapping, aligned, and only ever accessed atomically or by
-                // opaque copies.
-                let cell = unsafe { <$atomic>::from_ptr(p) };
-                <$type>::from_le(cell.load(std::sync::atomic::Ordering::Acquire))
+                Cell::load(self.$cell(offset), std::sync::atomic::Ordering::Acquire)
             }
 
             /// Writes a little-endian value with release ordering.
@@ -299,20 +308,33 @@ macro_rules! scalar {
             /// If it is outside or not naturally aligned.
             #[inline]
             pub fn $store(&self, offset: usize, value: $type) {
-                // The next line checks the alignment.
-                #[allow(clippy::cast_ptr_alignment)]
-                let p = self.at(offset, size_of::<$type>()).cast::<$type>();
-                assert!(p.is_aligned(), "unaligned");
-                // SAFETY: as for the load.
-                let cell = unsafe { <$atomic>::from_ptr(p) };
-                cell.store(value.to_le(), std::sync::atomic::Ordering::Release);
+                let order = std::sync::atomic::Ordering::Release;
+                Cell::store(self.$cell(offset), value, order);
             }
         }
     };
 }
-scalar!(load_u16, store_u16, u16, std::sync::atomic::AtomicU16);
-scalar!(load_u32, store_u32, u32, std::sync::atomic::AtomicU32);
-scalar!(load_u64, store_u64, u64, std::sync::atomic::AtomicU64);
+scalar!(
+    cell_u16,
+    load_u16,
+    store_u16,
+    u16,
+    std::sync::atomic::AtomicU16
+);
+scalar!(
+    cell_u32,
+    load_u32,
+    store_u32,
+    u32,
+    std::sync::atomic::AtomicU32
+);
+scalar!(
+    cell_u64,
+    load_u64,
+    store_u64,
+    u64,
+    std::sync::atomic::AtomicU64
+);
 
 /// One line of the address map; all of them are looked at together, so they are small and flat.
 #[derive(Clone, Copy, Debug)]

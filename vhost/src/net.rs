@@ -46,6 +46,12 @@ pub mod feature {
     pub const VERSION_1: u64 = 1 << 32;
     /// The device reaches memory through an IOMMU.
     pub const ACCESS_PLATFORM: u64 = 1 << 33;
+    /// The queues are packed.
+    pub const RING_PACKED: u64 = 1 << 34;
+    /// The device uses buffers in the order in which they were made available.
+    pub const IN_ORDER: u64 = 1 << 35;
+    /// The driver can stop and start one queue alone.
+    pub const RING_RESET: u64 = 1 << 40;
     /// The driver can receive trains of UDP datagrams over IPv4 (USO).
     pub const GUEST_USO4: u64 = 1 << 54;
     /// The driver can receive trains of UDP datagrams over IPv6.
@@ -59,7 +65,7 @@ pub mod feature {
         super::names(features, &NAMES)
     }
 
-    const NAMES: [(u64, &str); 25] = [
+    const NAMES: [(u64, &str); 28] = [
         (CSUM, "csum"),
         (GUEST_CSUM, "guest-csum"),
         (MTU, "mtu"),
@@ -82,6 +88,9 @@ pub mod feature {
         (PROTOCOL_FEATURES, "protocol-features"),
         (VERSION_1, "version-1"),
         (ACCESS_PLATFORM, "access-platform"),
+        (RING_PACKED, "ring-packed"),
+        (IN_ORDER, "in-order"),
+        (RING_RESET, "ring-reset"),
         (GUEST_USO4, "guest-uso4"),
         (GUEST_USO6, "guest-uso6"),
         (HOST_USO, "host-uso"),

@@ -28,7 +28,19 @@ fn another_driver_without_a_new_connection() {
     let (mut front_end, mut pairs) = FrontEnd::connect(config).expect("front end connects");
     ping(&mut pairs[0], &[60; 300]);
     // Firmware knows little, a kernel much, DPDK something in between.
-    for features in [0, all, feature::VERSION_1, all & !feature::EVENT_IDX, all] {
+    let packed = all | feature::RING_PACKED;
+    let steps = [
+        0,
+        all,
+        packed,
+        feature::VERSION_1,
+        packed & !feature::EVENT_IDX | feature::IN_ORDER,
+        0,
+        packed,
+        all & !feature::EVENT_IDX | feature::IN_ORDER,
+        all,
+    ];
+    for features in steps {
         let mut pairs = front_end.restart(features).expect("restarts");
         ping(&mut pairs[0], &[60, 1500, 64, 200, 14].repeat(40));
         assert_eq!(
@@ -40,15 +52,16 @@ fn another_driver_without_a_new_connection() {
     assert_eq!(echo.status().last_error, None);
 }
 
-#[test]
-fn rings_go_on_where_they_stood() {
+fn go_on(features: u64, base: impl Fn(u32) -> u32) {
     let (_dir, path) = socket();
     let echo = Echo::start(DeviceConfig::new(&path));
-    let (mut front_end, mut pairs) = connect(&path);
-    for round in 1..=5u32 {
+    let mut config = FrontEndConfig::new(&path);
+    config.features |= features;
+    let (mut front_end, mut pairs) = FrontEnd::connect(config).expect("front end connects");
+    for round in 1..=8u32 {
         ping(&mut pairs[0], &[60; 100]);
         let bases = front_end.stop().expect("stops");
-        assert_eq!(bases, [round * 100, round * 100]);
+        assert_eq!(bases, [base(round * 100); 2]);
         assert!(echo.status().queues.iter().all(|q| !q.started));
         front_end.resume(&pairs, &bases).expect("resumes");
     }
@@ -56,10 +69,22 @@ fn rings_go_on_where_they_stood() {
 }
 
 #[test]
-fn memory_table_changes_under_traffic() {
+fn rings_go_on_where_they_stood() {
+    go_on(0, |frames| frames);
+    // vhost-user: index and wrap counter, of the next available and the next used descriptor.
+    let place = |frames: u32| {
+        let wrap = u32::from((frames / 256).is_multiple_of(2));
+        (frames % 256) | (wrap << 15)
+    };
+    go_on(feature::RING_PACKED, |frames| place(frames) * 0x1_0001);
+}
+
+fn memory_table_changes(features: u64) {
     let (_dir, path) = socket();
     let _echo = Echo::start(DeviceConfig::new(&path));
-    let (front_end, mut pairs) = connect(&path);
+    let mut config = FrontEndConfig::new(&path);
+    config.features |= features;
+    let (front_end, mut pairs) = FrontEnd::connect(config).expect("front end connects");
     for _ in 0..20 {
         // In flight while the map is replaced.
         for _ in 0..30 {
@@ -75,6 +100,12 @@ fn memory_table_changes_under_traffic() {
             back == 30
         });
     }
+}
+
+#[test]
+fn memory_table_changes_under_traffic() {
+    memory_table_changes(0);
+    memory_table_changes(feature::RING_PACKED);
 }
 
 #[test]
@@ -260,19 +291,26 @@ fn both_sides_sleep(features: u64) {
 
 #[test]
 fn both_sides_sleep_with_event_index() {
-    both_sides_sleep(feature::VERSION_1 | feature::EVENT_IDX | feature::MRG_RXBUF);
+    let features = feature::VERSION_1 | feature::EVENT_IDX | feature::MRG_RXBUF;
+    both_sides_sleep(features);
+    both_sides_sleep(features | feature::RING_PACKED);
+    both_sides_sleep(features | feature::RING_PACKED | feature::IN_ORDER);
 }
 
 #[test]
 fn both_sides_sleep_without_event_index() {
     both_sides_sleep(feature::VERSION_1 | feature::MRG_RXBUF);
+    both_sides_sleep(feature::VERSION_1 | feature::MRG_RXBUF | feature::RING_PACKED);
 }
 
-#[test]
-fn polling_sides_send_no_notifications() {
+fn polling_sides(features: u64) {
     let (_dir, path) = socket();
     let echo = Echo::start(DeviceConfig::new(&path));
-    let (_front_end, mut pairs) = connect(&path);
+    let config = FrontEndConfig {
+        features,
+        ..FrontEndConfig::new(&path)
+    };
+    let (_front_end, mut pairs) = FrontEnd::connect(config).expect("front end connects");
     pairs[0].transmit.disarm();
     pairs[0].receive.disarm();
     ping(&mut pairs[0], &[60; 1000]);
@@ -287,13 +325,28 @@ fn polling_sides_send_no_notifications() {
 }
 
 #[test]
+fn polling_sides_send_no_notifications() {
+    for format in [0, feature::RING_PACKED] {
+        for event_index in [0, feature::EVENT_IDX] {
+            polling_sides(feature::VERSION_1 | feature::MRG_RXBUF | event_index | format);
+        }
+    }
+}
+
+#[test]
 fn fast_driver_keeps_the_rings_full() {
     let chained = feature::VERSION_1 | feature::MRG_RXBUF;
     for mode in [FastMode::IndexOnly, FastMode::Rewrite] {
+        let packed = feature::RING_PACKED;
         for (len, features) in [
             (64, chained),
             (9000, chained),
             (65_536, chained | feature::INDIRECT_DESC),
+            (64, chained | packed),
+            (64, chained | packed | feature::IN_ORDER),
+            (9000, chained | packed),
+            (9000, chained | feature::IN_ORDER),
+            (65_536, chained | packed | feature::INDIRECT_DESC),
         ] {
             let (_dir, path) = socket();
             let echo = Echo::start(DeviceConfig::new(&path));

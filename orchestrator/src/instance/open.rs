@@ -178,6 +178,7 @@ fn device_config(config: &file::VhostUser) -> Result<DeviceConfig, String> {
         queue_pairs: config.queues,
         offloads: features(config.offloads),
         mergeable: true,
+        packed: config.packed,
         mtu: config.mtu,
         mac: config.mac.map(|mac| mac.0.0),
     })

@@ -35,6 +35,8 @@ pub struct DeviceConfig {
     pub offloads: u64,
     /// Whether to offer mergeable receive buffers.
     pub mergeable: bool,
+    /// Whether to offer packed rings beside split ones.
+    pub packed: bool,
     /// Largest MTU in bytes to tell the guest, 68 to 65535.
     pub mtu: Option<u16>,
     /// MAC address to tell front ends that ask for the device's configuration.
@@ -52,6 +54,7 @@ impl Default for DeviceConfig {
             queue_pairs: 1,
             offloads: feature::OFFLOADS,
             mergeable: true,
+            packed: true,
             mtu: None,
             mac: None,
         }
@@ -178,6 +181,8 @@ impl DeviceConfig {
             | feature::INDIRECT_DESC
             | feature::EVENT_IDX
             | feature::LOG_ALL
+            | feature::IN_ORDER
+            | feature::RING_RESET
             | feature::PROTOCOL_FEATURES
             | feature::ACCESS_PLATFORM
             | feature::STATUS
@@ -187,6 +192,9 @@ impl DeviceConfig {
             | self.offloads;
         if self.mergeable {
             bits |= feature::MRG_RXBUF;
+        }
+        if self.packed {
+            bits |= feature::RING_PACKED;
         }
         if self.queue_pairs > 1 {
             bits |= feature::MQ;

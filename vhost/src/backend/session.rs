@@ -33,7 +33,8 @@ pub(super) struct Queue {
     areas: Option<Areas>,
     /// Guest physical address by which writes of the used ring are logged, if they are to be.
     used_log: Option<u64>,
-    base: u16,
+    /// Where the front end told us to start, or where the queue was stopped.
+    base: Option<u32>,
     /// A kick was set, with or without an fd: the queue is started as soon as it can be.
     kicked: bool,
     kick: Option<Arc<Event>>,
@@ -140,6 +141,10 @@ impl Session {
         let _ = self.refresh_all();
     }
 
+    fn is_packed(&self) -> bool {
+        self.features & feature::RING_PACKED != 0
+    }
+
     fn queue(&mut self, index: u32) -> Result<&mut Queue> {
         let count = self.queues.len();
         match self.queues.get_mut(index as usize) {
@@ -171,13 +176,20 @@ impl Session {
             }
         }
         if memory.is_translated() {
-            queue.missing = Self::missing(memory, &areas.parts(queue.size));
+            queue.missing = Self::missing(memory, &areas.parts(queue.size, self.features));
             if queue.missing.is_some() {
                 return Ok(None);
             }
         }
         let direction = [Direction::Writable, Direction::Readable][index % 2];
-        let ring = Ring::open(memory, queue.size, areas, direction, self.features)?;
+        let ring = Ring::open(
+            memory,
+            queue.size,
+            areas,
+            queue.base,
+            direction,
+            self.features,
+        )?;
         if queue.epoch == 0 {
             self.epochs += 1;
             queue.epoch = self.epochs;
@@ -226,9 +238,10 @@ impl Session {
             self.patience = SHORT_PATIENCE;
             shared.report(format!("the worker of queue pair {pair} does not poll"));
         }
+        let packed = self.is_packed();
         for side in (0..2).filter(|side| stopped[*side]) {
-            self.queues[2 * pair + side].base =
-                shared.pairs[pair].report(side).stopped().next_avail;
+            let state = self.shared.pairs[pair].report(side).stopped();
+            self.queues[2 * pair + side].base = Some(state.base(packed));
         }
         failed.map_or(Ok(()), refuse)
     }
@@ -352,9 +365,10 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
+        let packed = self.is_packed();
         let queue = self.queue(index)?;
         let size = u16::try_from(num).unwrap_or(0);
-        if !size.is_power_of_two() || size > MAX_QUEUE_SIZE {
+        if size == 0 || size > MAX_QUEUE_SIZE || !(packed || size.is_power_of_two()) {
             return refuse(format!(
                 "queue size {num} is not a power of two up to {MAX_QUEUE_SIZE}"
             ));
@@ -391,14 +405,15 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
+        let packed = self.is_packed();
         let queue = self.queue(index)?;
-        let Ok(base) = u16::try_from(base) else {
+        if !packed && base > u16::MAX.into() {
             return refuse(format!("queue {index} can't start at {base}"));
-        };
+        }
         if queue.epoch != 0 {
             return refuse(format!("queue {index} runs; its base can't change"));
         }
-        queue.base = base;
+        queue.base = Some(base);
         Ok(())
     }
 
@@ -417,7 +432,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         }
         Ok(VhostUserVringState::new(
             index,
-            self.queues[index as usize].base.into(),
+            self.queues[index as usize].base.unwrap_or(0),
         ))
     }
 

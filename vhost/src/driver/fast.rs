@@ -1,6 +1,6 @@
 //! A driver for measurements: as little work a frame as can be, so that the back end is the limit.
 
-use super::ring::{DriverRing, INDIRECT, NEXT};
+use super::ring::{DriverRing, Format, Piece, Used};
 use super::{DriverPair, RingLayout};
 use crate::net::{NetHeader, feature};
 
@@ -45,6 +45,8 @@ pub struct FastPair {
     burst: u16,
     /// Transmit buffers of a frame.
     pieces: u16,
+    /// A frame's pieces are in a table.
+    indirect: bool,
     /// Frames that can be under way.
     window: u16,
     /// A frame needs several receive buffers.
@@ -66,88 +68,70 @@ impl FastPair {
     pub fn new(pair: DriverPair, mode: FastMode, header: NetHeader, frame: &[u8]) -> Self {
         let DriverPair { receive, transmit } = pair;
         let (receive, transmit) = (receive.ring, transmit.ring);
-        let layout = transmit.layout;
-        let header = &header.to_bytes()[..NetHeader::len_for(transmit.features)];
+        let (layout, features) = (transmit.layout(), transmit.common.features);
+        let header = &header.to_bytes()[..NetHeader::len_for(features)];
         let frame = [header, frame].concat();
         let pieces = frame.len().div_ceil(layout.buffer_size);
         assert!(
             pieces <= usize::from(layout.size) && pieces <= layout.table_entries,
             "frame longer than the transmit buffers"
         );
+        let posted = receive.layout().buffer_size;
         let mut made = Self {
-            scratch: vec![0; receive.layout.buffer_size],
-            merged: frame.len() > receive.layout.buffer_size,
+            scratch: vec![0; posted],
+            merged: frame.len() > posted,
             receive,
             transmit,
             mode,
             frame,
             burst: Self::BURST,
             pieces: pieces as u16,
+            indirect: pieces > 1 && features & feature::INDIRECT_DESC != 0,
             window: layout.size / pieces as u16,
             partial: 0,
             checksum: 0,
         };
         for index in 0..made.window {
             let head = index * made.pieces;
-            made.describe(head);
+            let ids: Vec<u16> = (head..head + made.pieces).collect();
             made.write(head);
-            made.transmit.offer(head);
+            let list = made.list(head);
+            made.transmit.offer(&ids, &list, made.indirect);
         }
         made.transmit.flush();
         made
     }
 
-    /// Describes the chain of a frame, whose buffers have the numbers from `head` on.
-    fn describe(&self, head: u16) {
-        let RingLayout {
-            desc, buffer_size, ..
-        } = self.transmit.layout;
-        let indirect = self.pieces > 1 && self.transmit.features & feature::INDIRECT_DESC != 0;
-        let table = self.transmit.layout.table(head);
-        for (piece, bytes) in (0..self.pieces).zip(self.frame.chunks(buffer_size)) {
-            let at = self.transmit.layout.buffer(head + piece);
-            let (table, place) = if indirect {
-                (table, piece)
-            } else {
-                (desc, head + piece)
-            };
-            let (flags, next) = if piece + 1 < self.pieces {
-                (NEXT, place + 1)
-            } else {
-                (0, 0)
-            };
-            self.transmit
-                .describe(table, place, at, bytes.len() as u32, flags, next);
-        }
-        if indirect {
-            let len = 16 * u32::from(self.pieces);
-            self.transmit.describe(desc, head, table, len, INDIRECT, 0);
-        }
+    /// Where a frame is whose buffers have the numbers from `head` on.
+    fn list(&self, head: u16) -> Vec<Piece> {
+        let layout = self.transmit.layout();
+        let chunks = self.frame.chunks(layout.buffer_size);
+        (head..)
+            .zip(chunks)
+            .map(|(buffer, bytes)| (layout.buffer(buffer), bytes.len() as u32))
+            .collect()
     }
 
     /// Writes a frame into its buffers.
     fn write(&self, head: u16) {
-        let layout = self.transmit.layout;
-        for (piece, bytes) in (0..self.pieces).zip(self.frame.chunks(layout.buffer_size)) {
-            let at = layout.buffer(head + piece);
-            self.transmit.memory.write(at, bytes);
+        let layout = self.transmit.layout();
+        for (buffer, bytes) in (head..).zip(self.frame.chunks(layout.buffer_size)) {
+            let at = layout.buffer(buffer);
+            self.transmit.common.memory.write(at, bytes);
         }
     }
 
     /// Where the two rings are in the front end's memory: receive, transmit.
     pub fn layouts(&self) -> [RingLayout; 2] {
-        [self.receive.layout, self.transmit.layout]
+        [self.receive.layout(), self.transmit.layout()]
     }
 
     /// Moves up to a burst in each direction.
     #[inline]
     pub fn poll(&mut self) -> Moved {
-        let filled = self.receive.used().min(self.burst);
-        let used = self.transmit.used();
-        let starved = used == self.window;
-        let sent = used.min(self.burst);
+        let filled = self.receive.used_up_to(self.burst);
         if self.mode == FastMode::Rewrite {
-            self.touch(filled, sent);
+            self.read(filled);
         }
         let received = if self.merged {
             self.count_merged(filled)
@@ -155,11 +139,13 @@ impl FastPair {
             filled.into()
         };
         if filled > 0 {
-            self.receive.recycle(filled);
+            self.receive.recycle(filled, self.scratch.len() as u32);
         }
-        if sent > 0 {
-            self.send_again(sent);
-        }
+        let (sent, starved) = if self.pieces == 1 {
+            self.send_short()
+        } else {
+            self.send_long()
+        };
         Moved {
             sent: sent.into(),
             received,
@@ -177,35 +163,99 @@ impl FastPair {
         frames as u32
     }
 
-    fn send_again(&mut self, count: u16) {
-        if self.pieces == 1 {
-            return self.transmit.recycle(count);
+    /// Sends frames of one buffer again; tells how many, and whether the device had none left.
+    #[inline]
+    fn send_short(&mut self) -> (u16, bool) {
+        let sent = self.transmit.used_up_to(self.burst);
+        if sent == 0 {
+            return (0, false);
         }
-        for _ in 0..count {
-            let (head, _) = self.transmit.take();
-            self.transmit.offer(head as u16);
+        let starved = self.transmit.is_drained();
+        if self.mode == FastMode::Rewrite {
+            for ahead in 0..sent {
+                let (id, _) = self.transmit.used_entry(ahead);
+                self.write((id as u16).min(self.window - 1));
+            }
         }
-        self.transmit.flush();
+        self.transmit.recycle(sent, self.frame.len() as u32);
+        (sent, starved)
     }
 
-    /// Reads what was received, writes what will be sent.
-    fn touch(&mut self, filled: u16, sent: u16) {
+    /// The same for frames of several buffers.
+    fn send_long(&mut self) -> (u16, bool) {
+        let waiting = self.transmit.waiting();
+        let sent = waiting.min(self.burst.into());
+        for _ in 0..sent {
+            let Some((head, _)) = self.transmit.take() else {
+                break;
+            };
+            let head = (head as u16).min(self.pieces * (self.window - 1));
+            if self.mode == FastMode::Rewrite {
+                self.write(head);
+            }
+            let list = self.list(head);
+            self.transmit.offer_again(head, &list, self.indirect);
+        }
+        self.transmit.flush();
+        (sent as u16, waiting == usize::from(self.window))
+    }
+
+    /// Reads what was received.
+    fn read(&mut self, filled: u16) {
+        let receive = &self.receive;
+        let layout = receive.layout();
         for ahead in 0..filled {
-            let (id, len) = self.receive.used_entry(ahead);
-            let id = id as u16 & (self.receive.layout.size - 1);
+            let (id, len) = receive.used_entry(ahead);
+            let id = (id as u16).min(layout.size - 1);
             let into = &mut self.scratch[..];
             let len = (len as usize).min(into.len());
-            self.receive
+            receive
+                .common
                 .memory
-                .read(self.receive.layout.buffer(id), &mut into[..len]);
+                .read(layout.buffer(id), &mut into[..len]);
             self.checksum = self
                 .checksum
                 .wrapping_add(into[len.saturating_sub(1)].into());
         }
-        for ahead in 0..sent {
-            let (id, _) = self.transmit.used_entry(ahead);
-            let head = (id as u16).min(self.pieces * (self.window - 1));
-            self.write(head);
+    }
+}
+
+/// Rings that hold the same chains for ever, each of one descriptor.
+impl DriverRing {
+    /// Used chains, up to `max`.
+    #[inline]
+    fn used_up_to(&self, max: u16) -> u16 {
+        match &self.format {
+            Format::Split(ring) => ring.used(&self.common).min(max),
+            Format::Packed(ring) => ring.used(&self.common, max).min(max),
         }
+    }
+
+    /// Whether the device has used everything.
+    #[inline]
+    fn is_drained(&self) -> bool {
+        match &self.format {
+            Format::Split(ring) => ring.used(&self.common) == self.common.layout.size,
+            Format::Packed(ring) => ring.is_drained(&self.common),
+        }
+    }
+
+    /// The used chain `ahead` of the next one.
+    #[inline]
+    fn used_entry(&self, ahead: u16) -> Used {
+        match &self.format {
+            Format::Split(ring) => ring.entry(&self.common, ahead),
+            Format::Packed(ring) => ring.entry(&self.common, ahead),
+        }
+    }
+
+    /// Offers the next `count` chains again, each of `len` bytes.
+    #[inline]
+    fn recycle(&mut self, count: u16, len: u32) {
+        match &mut self.format {
+            Format::Split(ring) => ring.recycle(count),
+            Format::Packed(ring) => ring.recycle(&self.common, count, len),
+        }
+        self.flush();
     }
 }

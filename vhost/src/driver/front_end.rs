@@ -34,7 +34,7 @@ pub struct FrontEndConfig {
     pub role: Role,
     /// Pairs of queues to use.
     pub queue_pairs: u16,
-    /// Entries of each ring: a power of two.
+    /// Entries of each ring: a power of two, unless the rings are packed.
     pub queue_size: u16,
     /// Features to ask for; what the back end does not offer is left out.
     pub features: u64,
@@ -54,8 +54,8 @@ pub struct FrontEndConfig {
 }
 
 impl FrontEndConfig {
-    /// Everything that back ends of this crate offer, one queue pair of 256 entries, 2 KiB
-    /// buffers, connecting to `socket`.
+    /// Split rings and everything that back ends of this crate offer for them, but for
+    /// [`feature::IN_ORDER`]; one queue pair of 256 entries, 2 KiB buffers, connecting to `socket`.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self {
             socket: socket.into(),
@@ -83,8 +83,12 @@ impl FrontEndConfig {
         if self.queue_pairs == 0 || self.queue_pairs > 64 {
             return refuse("queue pairs must be 1 to 64");
         }
-        if !self.queue_size.is_power_of_two() || self.queue_size > MAX_QUEUE_SIZE {
-            return refuse("queue size must be a power of two up to 32768");
+        if self.queue_size == 0 || self.queue_size > MAX_QUEUE_SIZE {
+            return refuse("queue size must be 1 to 32768");
+        }
+        let packed = self.features & feature::RING_PACKED != 0;
+        if !packed && !self.queue_size.is_power_of_two() {
+            return refuse("the size of a split ring must be a power of two");
         }
         let sizes = 64..=1 << 20;
         if !sizes.contains(&self.receive_buffer) || !sizes.contains(&self.transmit_buffer) {
@@ -263,6 +267,11 @@ impl FrontEnd {
         }
         self.features = features & self.offered & !feature::PROTOCOL_FEATURES;
         self.check_buffers()?;
+        if self.features & feature::RING_PACKED == 0 && !self.config.queue_size.is_power_of_two() {
+            return Err(DriverError::Config(
+                "without packed rings, the queue size must be a power of two".into(),
+            ));
+        }
         for layout in &self.layouts {
             // Whole pages from the descriptors up to the tables: the rings and nothing else.
             self.memory
@@ -285,8 +294,9 @@ impl FrontEnd {
             pairs.push(DriverPair { receive, transmit });
         }
         for (index, pair) in pairs.iter_mut().enumerate() {
-            self.start_queue(2 * index, &pair.receive.ring, 0)?;
-            self.start_queue(2 * index + 1, &pair.transmit.ring, 0)?;
+            let base = DriverRing::base(self.features);
+            self.start_queue(2 * index, &pair.receive.ring, base)?;
+            self.start_queue(2 * index + 1, &pair.transmit.ring, base)?;
             pair.receive.flush();
         }
         self.running = true;
@@ -338,9 +348,10 @@ impl FrontEnd {
         Ok(())
     }
 
-    fn start_queue(&self, index: usize, ring: &DriverRing, base: u16) -> Result<(), DriverError> {
-        self.frontend.set_vring_num(index, ring.layout.size)?;
-        self.frontend.set_vring_base(index, base)?;
+    fn start_queue(&self, index: usize, ring: &DriverRing, base: u32) -> Result<(), DriverError> {
+        self.frontend.set_vring_num(index, ring.layout().size)?;
+        // The lower half: both places of a packed ring are the same when it is stopped.
+        self.frontend.set_vring_base(index, base as u16)?;
         self.set_addresses(index, ring, false)?;
         self.frontend.set_vring_call(index, &ring.call().share()?)?;
         self.frontend.set_vring_kick(index, &ring.kick().share()?)?;
@@ -354,7 +365,7 @@ impl FrontEnd {
         ring: &DriverRing,
         log: bool,
     ) -> Result<(), DriverError> {
-        let layout = ring.layout;
+        let layout = ring.layout();
         let start = if self.is_translated() {
             GUEST_BASE
         } else {
@@ -405,7 +416,7 @@ impl FrontEnd {
             .iter()
             .flat_map(|p| [&p.receive.ring, &p.transmit.ring]);
         for (index, (ring, base)) in rings.zip(bases).enumerate() {
-            self.start_queue(index, ring, *base as u16)?;
+            self.start_queue(index, ring, *base)?;
         }
         self.running = true;
         self.enable(true)

@@ -15,11 +15,11 @@ pub const USER_BASE: u64 = 0x7f00_0000_0000;
 pub struct RingLayout {
     /// Entries of the ring.
     pub size: u16,
-    /// Descriptor table, 16 bytes an entry.
+    /// Descriptor area, 16 bytes an entry: the table, or the packed ring.
     pub desc: usize,
-    /// Available ring.
+    /// Driver area: the available ring, or the driver's event suppression.
     pub avail: usize,
-    /// Used ring.
+    /// Device area: the used ring, or the device's event suppression.
     pub used: usize,
     /// Indirect tables, one for each descriptor.
     pub tables: usize,

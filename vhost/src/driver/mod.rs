@@ -9,9 +9,11 @@ mod front_end;
 mod iommu;
 mod layout;
 mod migration;
+mod packed;
 mod receive;
 mod requests;
 mod ring;
+mod split;
 mod transmit;
 
 pub use fast::{FastMode, FastPair, Moved};

@@ -5,10 +5,11 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use super::layout::RingLayout;
-use super::ring::{DriverRing, WRITE};
+use super::ring::DriverRing;
 use crate::event::Event;
 use crate::memory::Mapping;
 use crate::net::{NetHeader, feature};
+use crate::virtqueue::DESC_WRITE;
 
 /// Receives frames from the device. All its buffers are posted from the start.
 #[derive(Debug)]
@@ -24,22 +25,39 @@ pub struct ReceiveQueue {
     pub bad_used: u64,
 }
 
+/// What was found in the used chains.
+enum Gathered {
+    /// No frame, or one of whose buffers some are still to come.
+    Nothing,
+    /// Chains that hold no frame.
+    Bad,
+    /// A frame.
+    Frame(NetHeader),
+}
+
 impl ReceiveQueue {
     pub(super) fn new(memory: Arc<Mapping>, layout: RingLayout, features: u64) -> io::Result<Self> {
-        let mut ring = DriverRing::new(memory, layout, features)?;
-        for index in 0..layout.size {
-            let (at, len) = (layout.buffer(index), layout.buffer_size as u32);
-            ring.describe(layout.desc, index, at, len, WRITE, 0);
-            ring.offer(index);
-        }
-        Ok(Self {
+        let ring = DriverRing::new(memory, layout, features, DESC_WRITE)?;
+        let mut queue = Self {
             ring,
             header: NetHeader::len_for(features),
             mergeable: features & feature::MRG_RXBUF != 0,
             frame: Vec::new(),
             buffers: Vec::new(),
             bad_used: 0,
-        })
+        };
+        queue.buffers.extend(0..layout.size);
+        queue.post();
+        Ok(queue)
+    }
+
+    /// Posts the buffers of the frame at hand again, not yet for the device to see.
+    fn post(&mut self) {
+        let layout = self.ring.layout();
+        for buffer in self.buffers.drain(..) {
+            let piece = (layout.buffer(buffer), layout.buffer_size as u32);
+            self.ring.offer(&[buffer], &[piece], false);
+        }
     }
 
     /// Shows the device the buffers that were posted, and kicks it if it asked for that.
@@ -49,30 +67,28 @@ impl ReceiveQueue {
 
     /// Hands up to `max` frames to `take` and posts their buffers again; tells how many.
     pub fn receive(&mut self, max: usize, mut take: impl FnMut(NetHeader, &[u8])) -> usize {
-        let mut used = self.ring.used();
         let mut count = 0;
-        while count < max && used > 0 {
-            let Some((header, entries)) = self.gather(used) else {
-                break;
-            };
-            used -= entries;
-            if let Some(header) = header {
-                take(header, &self.frame[self.header..]);
-                count += 1;
+        while count < max {
+            match self.gather() {
+                Gathered::Nothing => break,
+                Gathered::Bad => {}
+                Gathered::Frame(header) => {
+                    take(header, &self.frame[self.header..]);
+                    count += 1;
+                }
             }
-            for buffer in self.buffers.drain(..) {
-                self.ring.offer(buffer);
-            }
+            self.post();
         }
         self.ring.flush();
         count
     }
 
-    /// Gathers one frame from the used entries; tells its header, unless it was bad, and how many
-    /// entries it took. `None` while some of its buffers are still to come.
-    fn gather(&mut self, used: u16) -> Option<(Option<NetHeader>, u16)> {
+    /// Gathers one frame from the used chains.
+    fn gather(&mut self) -> Gathered {
         self.frame.clear();
-        let (first, len) = self.ring.used_entry(0);
+        let Some((first, len)) = self.ring.peek(0) else {
+            return Gathered::Nothing;
+        };
         let good = self.append(first, len) && self.frame.len() >= self.header;
         let mut header = NetHeader::default();
         if good {
@@ -80,33 +96,38 @@ impl ReceiveQueue {
             bytes[..self.header].copy_from_slice(&self.frame[..self.header]);
             header = NetHeader::from_bytes(bytes);
         }
-        let entries = if good && self.mergeable {
+        let chains = if good && self.mergeable {
             header.num_buffers.max(1)
         } else {
             1
         };
-        if entries > self.ring.layout.size {
+        if chains > self.ring.layout().size {
             self.bad_used += 1;
             self.ring.take();
-            return Some((None, 1));
+            return Gathered::Bad;
         }
-        if entries > used {
+        if self.ring.peek(usize::from(chains) - 1).is_none() {
             self.buffers.clear();
-            return None;
+            return Gathered::Nothing;
         }
         let mut whole = good;
         self.ring.take();
-        for _ in 1..entries {
-            let (id, len) = self.ring.take();
-            whole &= self.append(id, len);
+        for _ in 1..chains {
+            if let Some((id, len)) = self.ring.take() {
+                whole &= self.append(id, len);
+            }
         }
         self.bad_used += u64::from(!whole);
-        Some((whole.then_some(header), entries))
+        if whole {
+            Gathered::Frame(header)
+        } else {
+            Gathered::Bad
+        }
     }
 
     /// Appends what one used entry holds to the frame.
     fn append(&mut self, id: u32, len: u32) -> bool {
-        let layout = self.ring.layout;
+        let layout = self.ring.layout();
         let Some(id) = u16::try_from(id).ok().filter(|id| *id < layout.size) else {
             return false;
         };
@@ -117,14 +138,15 @@ impl ReceiveQueue {
         let start = self.frame.len();
         self.frame.resize(start + len as usize, 0);
         self.ring
+            .common
             .memory
             .read(layout.buffer(id), &mut self.frame[start..]);
         true
     }
 
     /// Whether the device has given something back that was not received yet.
-    pub fn has_work(&self) -> bool {
-        self.ring.used() != 0
+    pub fn has_work(&mut self) -> bool {
+        self.ring.peek(0).is_some()
     }
 
     /// Asks for a call when frames come; true if some came meanwhile.
@@ -154,6 +176,6 @@ impl ReceiveQueue {
 
     /// Where the ring's parts are in the front end's memory.
     pub fn layout(&self) -> RingLayout {
-        self.ring.layout
+        self.ring.layout()
     }
 }

@@ -1,52 +1,101 @@
-//! What both directions of a driver-side split ring share.
+//! What both directions of a driver-side ring share.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 
 use super::layout::{GUEST_BASE, RingLayout};
+use super::packed::PackedDriver;
+use super::split::SplitDriver;
 use crate::event::Event;
 use crate::memory::Mapping;
 use crate::net::feature;
+use crate::virtqueue::DESC_INDIRECT;
 
-pub(super) const NEXT: u16 = 1;
-pub(super) const WRITE: u16 = 2;
-pub(super) const INDIRECT: u16 = 4;
+/// A buffer, or a part of one: offset in the driver's memory and length.
+pub(super) type Piece = (usize, u32);
 
-/// A split ring as its driver sees it.
+/// A used chain: the number by which it was offered, and the bytes that the device wrote.
+pub(super) type Used = (u32, u32);
+
+/// What the two formats keep for themselves.
 #[derive(Debug)]
-pub(super) struct DriverRing {
+pub(super) enum Format {
+    Split(SplitDriver),
+    Packed(PackedDriver),
+}
+
+/// A ring's memory and what was negotiated for it.
+#[derive(Debug)]
+pub(super) struct Common {
     pub(super) memory: Arc<Mapping>,
     pub(super) layout: RingLayout,
     pub(super) features: u64,
+    /// Direction of the queue's buffers: `DESC_WRITE` or nothing.
+    pub(super) write: u16,
+}
+
+impl Common {
+    pub(super) fn has(&self, feature: u64) -> bool {
+        self.features & feature != 0
+    }
+
+    /// Writes the two words of a descriptor, the second one last.
+    #[inline]
+    pub(super) fn write_descriptor(&self, at: usize, offset: usize, control: u64) {
+        self.memory.store_u64(at, GUEST_BASE + offset as u64);
+        self.memory.store_u64(at + 8, control);
+    }
+}
+
+/// A virtqueue as its driver sees it.
+#[derive(Debug)]
+pub(super) struct DriverRing {
+    pub(super) common: Common,
+    pub(super) format: Format,
     kick: Event,
     call: Event,
-    /// Next entry of the available ring to write; published by `flush`.
-    next_avail: u16,
-    /// The available index as last published.
-    published: u16,
-    /// Next entry of the used ring to read.
-    next_used: u16,
+    /// Used chains that were looked at and not taken.
+    done: VecDeque<Used>,
+    /// For a device that keeps the order: what was offered and is not yet used, with its length.
+    order: Option<VecDeque<(u16, u32)>>,
     /// Kicks sent.
     pub(super) kicks: u64,
 }
 
 impl DriverRing {
-    pub(super) fn new(memory: Arc<Mapping>, layout: RingLayout, features: u64) -> io::Result<Self> {
-        let (kick, call) = (Event::new()?, Event::new()?);
-        let (next_avail, published, next_used) = (0, 0, 0);
+    pub(super) fn new(
+        memory: Arc<Mapping>,
+        layout: RingLayout,
+        features: u64,
+        write: u16,
+    ) -> io::Result<Self> {
+        let size = usize::from(layout.size);
+        let format = if features & feature::RING_PACKED == 0 {
+            Format::Split(SplitDriver::default())
+        } else {
+            Format::Packed(PackedDriver::new(layout.size))
+        };
+        let order = (features & feature::IN_ORDER != 0).then(|| VecDeque::with_capacity(size));
         Ok(Self {
-            memory,
-            layout,
-            features,
-            kick,
-            call,
-            next_avail,
-            published,
-            next_used,
+            common: Common {
+                memory,
+                layout,
+                features,
+                write,
+            },
+            format,
+            kick: Event::new()?,
+            call: Event::new()?,
+            done: VecDeque::with_capacity(size),
+            order,
             kicks: 0,
         })
+    }
+
+    pub(super) fn layout(&self) -> RingLayout {
+        self.common.layout
     }
 
     pub(super) fn kick(&self) -> &Event {
@@ -61,55 +110,61 @@ impl DriverRing {
         self.call.as_fd()
     }
 
-    fn has_event_index(&self) -> bool {
-        self.features & feature::EVENT_IDX != 0
+    /// Where a ring begins, as vhost-user encodes it.
+    pub(super) fn base(features: u64) -> u32 {
+        if features & feature::RING_PACKED == 0 {
+            0
+        } else {
+            crate::virtqueue::Place::START.encode().into()
+        }
     }
 
-    fn mask(&self) -> u16 {
-        self.layout.size - 1
+    /// Offers a chain, not yet for the device to see. `ids` names as many descriptors as there are
+    /// pieces, or buffer ids in a packed ring, where only the first counts; the used chain will be
+    /// known by the first. With `indirect`, the pieces go to the table of the first one.
+    pub(super) fn offer(&mut self, ids: &[u16], pieces: &[Piece], indirect: bool) {
+        let Self { common, format, .. } = self;
+        if let Some(order) = &mut self.order {
+            order.push_back((ids[0], pieces.iter().map(|piece| piece.1).sum()));
+        }
+        let table = common.layout.table(ids[0]);
+        let one = [(table, 16 * pieces.len() as u32)];
+        let (pieces, flags) = if indirect {
+            match format {
+                Format::Split(_) => SplitDriver::write_table(common, table, pieces),
+                Format::Packed(_) => PackedDriver::write_table(common, table, pieces),
+            }
+            (&one[..], DESC_INDIRECT)
+        } else {
+            (pieces, common.write)
+        };
+        match format {
+            Format::Split(ring) => ring.offer(common, ids, pieces, flags),
+            Format::Packed(ring) => ring.offer(common, ids[0], pieces, flags),
+        }
     }
 
-    /// Writes a descriptor into a table at `table`.
-    #[inline]
-    pub(super) fn describe(
-        &self,
-        table: usize,
-        index: u16,
-        offset: usize,
-        len: u32,
-        flags: u16,
-        next: u16,
-    ) {
-        let at = table + 16 * usize::from(index);
-        self.memory.store_u64(at, GUEST_BASE + offset as u64);
-        let high = u64::from(len) | u64::from(flags) << 32 | u64::from(next) << 48;
-        self.memory.store_u64(at + 8, high);
-    }
-
-    /// Puts a chain into the available ring, not yet for the device to see.
-    #[inline]
-    pub(super) fn offer(&mut self, head: u16) {
-        let at = usize::from(self.next_avail & self.mask());
-        self.memory.store_u16(self.layout.avail + 4 + 2 * at, head);
-        self.next_avail = self.next_avail.wrapping_add(1);
+    /// Offers a chain again that was offered as it is and given back: what the format has left of
+    /// it serves again.
+    pub(super) fn offer_again(&mut self, head: u16, pieces: &[Piece], indirect: bool) {
+        let Self { common, format, .. } = self;
+        if let Some(order) = &mut self.order {
+            order.push_back((head, pieces.iter().map(|piece| piece.1).sum()));
+        }
+        let one = [(common.layout.table(head), 16 * pieces.len() as u32)];
+        match format {
+            Format::Split(ring) => ring.offer_head(common, head),
+            Format::Packed(ring) if indirect => ring.offer(common, head, &one, DESC_INDIRECT),
+            Format::Packed(ring) => ring.offer(common, head, pieces, common.write),
+        }
     }
 
     /// Shows the device what was offered, and kicks it if it wants that.
     #[inline]
     pub(super) fn flush(&mut self) {
-        if self.next_avail == self.published {
-            return;
-        }
-        let old = std::mem::replace(&mut self.published, self.next_avail);
-        self.memory
-            .store_u16(self.layout.avail + 2, self.next_avail);
-        fence(Ordering::SeqCst);
-        let wanted = if self.has_event_index() {
-            let at = self.layout.used + 4 + 8 * usize::from(self.layout.size);
-            let event = self.memory.load_u16(at);
-            self.next_avail.wrapping_sub(event).wrapping_sub(1) < self.next_avail.wrapping_sub(old)
-        } else {
-            self.memory.load_u16(self.layout.used) & 1 == 0
+        let wanted = match &mut self.format {
+            Format::Split(ring) => ring.flush(&self.common),
+            Format::Packed(ring) => ring.flush(&self.common),
         };
         if wanted {
             self.kick.signal();
@@ -117,58 +172,53 @@ impl DriverRing {
         }
     }
 
-    /// Chains that the device gave back and nobody has looked at.
-    #[inline]
-    pub(super) fn used(&self) -> u16 {
-        self.memory
-            .load_u16(self.layout.used + 2)
-            .wrapping_sub(self.next_used)
+    /// Looks for used chains.
+    fn look(&mut self) {
+        let order = self.order.as_mut();
+        match &mut self.format {
+            Format::Split(ring) => ring.look(&self.common, order, &mut self.done),
+            Format::Packed(ring) => ring.look(&self.common, order, &mut self.done),
+        }
     }
 
-    /// Takes the next used entry: head and length.
+    /// Used chains that nobody has taken.
+    pub(super) fn waiting(&mut self) -> usize {
+        self.look();
+        self.done.len()
+    }
+
+    /// The used chain `ahead` of the next one, if there is one.
     #[inline]
-    pub(super) fn take(&mut self) -> (u32, u32) {
-        let at = self.layout.used + 4 + 8 * usize::from(self.next_used & self.mask());
-        self.next_used = self.next_used.wrapping_add(1);
-        (self.memory.load_u32(at), self.memory.load_u32(at + 4))
+    pub(super) fn peek(&mut self, ahead: usize) -> Option<Used> {
+        if self.done.len() <= ahead {
+            self.look();
+        }
+        self.done.get(ahead).copied()
+    }
+
+    /// Takes the next used chain.
+    #[inline]
+    pub(super) fn take(&mut self) -> Option<Used> {
+        if self.done.is_empty() {
+            self.look();
+        }
+        self.done.pop_front()
     }
 
     /// Asks the device to call when it gives something back; true if it did meanwhile.
     pub(super) fn arm(&mut self) -> bool {
-        if self.has_event_index() {
-            let at = self.layout.avail + 4 + 2 * usize::from(self.layout.size);
-            self.memory.store_u16(at, self.next_used);
-        } else {
-            self.memory.store_u16(self.layout.avail, 0);
-        }
-        fence(Ordering::SeqCst);
-        self.used() != 0
+        let came = match &mut self.format {
+            Format::Split(ring) => ring.arm(&self.common),
+            Format::Packed(ring) => ring.arm(&self.common),
+        };
+        came || !self.done.is_empty()
     }
 
     /// Tells the device that it need not call.
     pub(super) fn disarm(&mut self) {
-        if self.has_event_index() {
-            let at = self.layout.avail + 4 + 2 * usize::from(self.layout.size);
-            self.memory.store_u16(at, self.next_used.wrapping_sub(1));
-        } else {
-            self.memory.store_u16(self.layout.avail, 1);
+        match &mut self.format {
+            Format::Split(ring) => ring.disarm(&self.common),
+            Format::Packed(ring) => ring.disarm(&self.common),
         }
-    }
-
-    /// Gives back entries of the rings by moving both indices, for a driver whose rings hold the
-    /// same chains for ever.
-    #[inline]
-    pub(super) fn recycle(&mut self, count: u16) {
-        self.next_used = self.next_used.wrapping_add(count);
-        self.next_avail = self.next_avail.wrapping_add(count);
-        self.flush();
-    }
-
-    /// Place in the used ring of the entry `ahead` of the next one.
-    #[inline]
-    pub(super) fn used_entry(&self, ahead: u16) -> (u32, u32) {
-        let at = usize::from(self.next_used.wrapping_add(ahead) & self.mask());
-        let at = self.layout.used + 4 + 8 * at;
-        (self.memory.load_u32(at), self.memory.load_u32(at + 4))
     }
 }

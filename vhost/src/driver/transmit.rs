@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use super::layout::RingLayout;
-use super::ring::{DriverRing, INDIRECT, NEXT};
+use super::ring::{DriverRing, Piece};
 use crate::event::Event;
 use crate::memory::Mapping;
 use crate::net::{NetHeader, feature};
@@ -18,6 +18,8 @@ pub struct TransmitQueue {
     free: Vec<u16>,
     /// For each head, the buffers of its chain.
     held: Vec<Vec<u16>>,
+    /// The pieces of the chain that is being made.
+    pieces: Vec<Piece>,
     /// Whether the header gets a descriptor of its own, as some drivers do it.
     pub split_header: bool,
     /// Used entries that named no chain of ours.
@@ -27,8 +29,9 @@ pub struct TransmitQueue {
 impl TransmitQueue {
     pub(super) fn new(memory: Arc<Mapping>, layout: RingLayout, features: u64) -> io::Result<Self> {
         Ok(Self {
-            ring: DriverRing::new(memory, layout, features)?,
+            ring: DriverRing::new(memory, layout, features, 0)?,
             free: (0..layout.size).rev().collect(),
+            pieces: Vec::new(),
             held: vec![Vec::new(); usize::from(layout.size)],
             split_header: false,
             bad_used: 0,
@@ -38,8 +41,9 @@ impl TransmitQueue {
     /// Queues a frame; false when there is no room now. The device sees it after
     /// [`flush`](Self::flush).
     pub fn send(&mut self, header: NetHeader, frame: &[u8]) -> bool {
-        let size = self.ring.layout.buffer_size;
-        let header = &header.to_bytes()[..NetHeader::len_for(self.ring.features)];
+        let (layout, features) = (self.ring.layout(), self.ring.common.features);
+        let size = layout.buffer_size;
+        let header = &header.to_bytes()[..NetHeader::len_for(features)];
         let lead = usize::from(self.split_header);
         let bytes = frame.len() + if self.split_header { 0 } else { header.len() };
         let needed = lead + bytes.div_ceil(size).max(1);
@@ -50,49 +54,28 @@ impl TransmitQueue {
             return false;
         }
         let buffers = self.free.split_off(self.free.len() - needed);
-        let indirect = self.ring.features & feature::INDIRECT_DESC != 0
-            && needed > 1
-            && needed <= self.ring.layout.table_entries;
-        let head = buffers[0];
-        let table = if indirect {
-            self.ring.layout.table(head)
-        } else {
-            self.ring.layout.desc
-        };
+        self.pieces.clear();
         let mut rest = frame;
         for (i, &buffer) in buffers.iter().enumerate() {
-            let at = self.ring.layout.buffer(buffer);
+            let at = layout.buffer(buffer);
             let mut len = 0;
             if i == 0 {
-                self.ring.memory.write(at, header);
+                self.ring.common.memory.write(at, header);
                 len = header.len();
             }
             if i >= lead {
                 let (part, after) = rest.split_at(rest.len().min(size - len));
-                self.ring.memory.write(at + len, part);
+                self.ring.common.memory.write(at + len, part);
                 len += part.len();
                 rest = after;
             }
-            let place = if indirect { i as u16 } else { buffer };
-            let next = buffers
-                .get(i + 1)
-                .map(|next| if indirect { place + 1 } else { *next });
-            let flags = if next.is_some() { NEXT } else { 0 };
-            self.ring
-                .describe(table, place, at, len as u32, flags, next.unwrap_or(0));
+            self.pieces.push((at, len as u32));
         }
-        if indirect {
-            self.ring.describe(
-                self.ring.layout.desc,
-                head,
-                table,
-                16 * needed as u32,
-                INDIRECT,
-                0,
-            );
-        }
-        self.held[usize::from(head)] = buffers;
-        self.ring.offer(head);
+        let indirect =
+            features & feature::INDIRECT_DESC != 0 && needed > 1 && needed <= layout.table_entries;
+        self.ring.offer(&buffers, &self.pieces, indirect);
+        let head = usize::from(buffers[0]);
+        self.held[head] = buffers;
         true
     }
 
@@ -103,15 +86,15 @@ impl TransmitQueue {
 
     /// Takes back what the device has used; tells how many frames that were.
     pub fn reclaim(&mut self) -> usize {
-        let count = self.ring.used();
-        for _ in 0..count {
-            let (head, _) = self.ring.take();
+        let mut count = 0;
+        while let Some((head, _)) = self.ring.take() {
             match self.held.get_mut(head as usize) {
                 Some(buffers) if !buffers.is_empty() => self.free.append(buffers),
                 _ => self.bad_used += 1,
             }
+            count += 1;
         }
-        usize::from(count)
+        count
     }
 
     /// Descriptors that are free, after a reclaim.
@@ -122,7 +105,7 @@ impl TransmitQueue {
     /// Whether the device has used everything that was sent.
     pub fn is_idle(&mut self) -> bool {
         self.reclaim();
-        self.free.len() == usize::from(self.ring.layout.size)
+        self.free.len() == usize::from(self.ring.layout().size)
     }
 
     /// Asks for a call when the device has used something; true if it has already.
@@ -157,6 +140,6 @@ impl TransmitQueue {
 
     /// Where the ring's parts are in the front end's memory.
     pub fn layout(&self) -> RingLayout {
-        self.ring.layout
+        self.ring.layout()
     }
 }

@@ -9,10 +9,7 @@ use super::{BURST_BYTES, BURST_DESCRIPTORS, DESCRIPTOR_COST, Direction, MAX_CHAI
 use crate::copy;
 use crate::memory::{Access, GuestMemory};
 use crate::net::feature;
-
-pub(super) const DESC_NEXT: u16 = 1;
-pub(super) const DESC_WRITE: u16 = 2;
-pub(super) const DESC_INDIRECT: u16 = 4;
+use crate::virtqueue::{DESC_NEXT, DESC_WRITE};
 
 /// Pieces that one burst can hold. A chain that does not fit waits for the next burst, and every
 /// chain fits an empty one, even if each of its descriptors lies across two regions.
@@ -39,6 +36,8 @@ pub(crate) struct Chain {
     pub(crate) piece: Segment,
     /// What the used entry names: the index of its first descriptor, or its buffer id.
     pub(crate) head: u16,
+    /// Descriptors that it takes in a packed ring; entries in a split one.
+    pub(crate) slots: u16,
     /// Number of its pieces in the burst's list.
     pub(crate) count: u16,
     /// Where its pieces start in the burst's list.
@@ -117,6 +116,7 @@ impl Burst {
         direction: Direction,
         first: usize,
         head: u16,
+        slots: u16,
         total: u32,
     ) -> Result<bool, RingError> {
         if self.segments.len() > MAX_SEGMENTS {
@@ -138,6 +138,7 @@ impl Burst {
         self.chains.push(Chain {
             piece,
             head,
+            slots,
             count: (self.segments.len() - first) as u16,
             first: first as u16,
             total,

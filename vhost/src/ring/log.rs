@@ -44,6 +44,16 @@ impl RingLog {
         }
     }
 
+    /// Marks `len` bytes, `offset` bytes from `start`, of a ring that the front end gave no address
+    /// of its own for: the one that it logs by is the device area's.
+    pub(crate) fn mark_ring(&self, memory: &GuestMemory, start: *mut u8, offset: u64, len: u64) {
+        if self.used.is_some()
+            && let Some(address) = memory.guest_address(start)
+        {
+            self.pages.mark(address.saturating_add(offset), len);
+        }
+    }
+
     /// Tells whoever wants to know that the log changed.
     pub(crate) fn tell(&self) {
         if let Some(changed) = &self.changed {

@@ -12,7 +12,7 @@
 //! | `from_guest`, `to_guest` | the queues: frames, headers, copies |
 //! | `active` | what both directions share: start and stop, publishing, breaking |
 //! | `format` | the enum of formats |
-//! | `split` | one format each |
+//! | `split`, `packed` | one format each |
 //! | `buffers` | what formats share: descriptors become chains of checked pieces |
 
 mod active;
@@ -22,6 +22,7 @@ mod from_guest;
 mod log;
 #[cfg(test)]
 mod oracle;
+mod packed;
 mod split;
 mod to_guest;
 
@@ -133,12 +134,23 @@ impl fmt::Display for RingError {
 impl std::error::Error for RingError {}
 
 /// Where a ring stands: plain data, so that it can be saved, checked and taken up again.
+///
+/// In a split ring these are free-running indices. In a packed one they are places of descriptors,
+/// with the wrap counter in bit 15.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingState {
-    /// Next entry of the available ring to read.
+    /// Next entry of the available ring, or descriptor, to read.
     pub next_avail: u16,
-    /// Next entry of the used ring to write.
+    /// Next entry of the used ring, or descriptor, to write.
     pub next_used: u16,
+}
+
+impl RingState {
+    /// As vhost-user tells it: of a split ring the available index, of a packed one both places.
+    pub(crate) fn base(self, packed: bool) -> u32 {
+        let used = if packed { self.next_used } else { 0 };
+        u32::from(self.next_avail) | u32::from(used) << 16
+    }
 }
 
 /// What a ring counts; written by its worker alone.

@@ -127,7 +127,7 @@ fn ours(memory: &Arc<GuestMemory>, report: Arc<RingReport>, features: u64) -> Fr
         driver: USER + AVAIL,
         device: USER + USED,
     };
-    let opened = Ring::open(memory, SIZE, areas, Direction::Readable, features);
+    let opened = Ring::open(memory, SIZE, areas, None, Direction::Readable, features);
     let mut ring = FromGuest::new(report, None);
     ring.install(Some(Started {
         ring: opened.expect("valid"),

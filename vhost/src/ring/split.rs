@@ -1,13 +1,14 @@
 //! The split virtqueue from the device's side (virtio 1.2, 2.7).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use super::buffers::{Buffers, DESC_INDIRECT, DESC_NEXT, Descriptor, Table};
+use super::buffers::{Buffers, Descriptor, Table};
 use super::{Areas, Burst, Chain, Direction, MAX_CHAIN, RingError, RingLog, RingState};
 use crate::copy;
 use crate::memory::{Access, GuestMemory};
 use crate::net::feature;
+use crate::virtqueue::{Cell, DESC_INDIRECT, DESC_NEXT, crossed, tell_then_ask};
 
 /// `avail.flags`: the driver wants no notifications.
 const NO_INTERRUPT: u16 = 1;
@@ -66,19 +67,19 @@ impl SplitLayout {
 }
 
 /// # Safety
-/// `p` is aligned and inside a live mapping.
+/// `p` is aligned and inside a mapping that lives as long as the cell is used.
 #[inline(always)]
-unsafe fn load_u16(p: *mut u8, order: Ordering) -> u16 {
-    // SAFETY: the caller's promise.
-    u16::from_le(unsafe { AtomicU16::from_ptr(p.cast()) }.load(order))
+unsafe fn cell<'a>(p: *mut u8) -> &'a AtomicU16 {
+    // SAFETY: the caller's promise; nobody accesses the word but by atomics.
+    unsafe { AtomicU16::from_ptr(p.cast()) }
 }
 
 /// # Safety
-/// `p` is aligned and inside a live mapping.
+/// As for `cell`.
 #[inline(always)]
-unsafe fn store_u16(p: *mut u8, value: u16, order: Ordering) {
+unsafe fn load_u16(p: *mut u8, order: Ordering) -> u16 {
     // SAFETY: the caller's promise.
-    unsafe { AtomicU16::from_ptr(p.cast()) }.store(value.to_le(), order);
+    Cell::load(unsafe { cell(p) }, order)
 }
 
 /// A split ring that a worker drives.
@@ -193,7 +194,7 @@ impl SplitRing {
             } else {
                 self.walk(descriptor, burst)?
             };
-            if !burst.close(self.buffers.direction, first, head, total)? {
+            if !burst.close(self.buffers.direction, first, head, 1, total)? {
                 break;
             }
         }
@@ -266,21 +267,22 @@ impl SplitRing {
         self.state.next_avail = self.state.next_avail.wrapping_add(count);
         self.state.next_used = self.state.next_used.wrapping_add(count);
         let new = self.state.next_used;
+        let wish = if self.event_index {
+            4 + 2 * usize::from(self.layout.size)
+        } else {
+            0
+        };
         // SAFETY: the layout was checked; the used index is at offset 2 of the used ring, the
         // flags and the driver's event index are at both ends of the available ring.
-        unsafe {
-            store_u16(self.layout.used.add(2), new, Ordering::Release);
-            // The driver writes its wish before it reads the index a last time; this orders our
-            // write of the index before we read its wish.
-            fence(Ordering::SeqCst);
-            if self.event_index {
-                let at = 4 + 2 * usize::from(self.layout.size);
-                let event = load_u16(self.layout.avail.add(at), Ordering::Relaxed);
-                let old = self.signalled.replace(new);
-                old.is_none_or(|old| crossed(event, new, old))
-            } else {
-                load_u16(self.layout.avail, Ordering::Relaxed) & NO_INTERRUPT == 0
-            }
+        let wish = unsafe {
+            let index = cell(self.layout.used.add(2));
+            tell_then_ask(index, new, cell(self.layout.avail.add(wish)))
+        };
+        if self.event_index {
+            let old = self.signalled.replace(new);
+            old.is_none_or(|old| crossed(wish, new, old))
+        } else {
+            wish & NO_INTERRUPT == 0
         }
     }
 
@@ -298,42 +300,36 @@ impl SplitRing {
         log.mark_used(if self.event_index { 4 + 8 * size } else { 0 }, 2);
     }
 
-    pub(crate) fn arm(&mut self) -> bool {
+    /// Where we tell the driver whether to notify us.
+    fn wish(&self) -> &AtomicU16 {
+        let at = if self.event_index {
+            4 + 8 * usize::from(self.layout.size)
+        } else {
+            0
+        };
         // SAFETY: flags and event index are at both ends of the checked used ring.
-        unsafe {
-            if self.event_index {
-                let at = 4 + 8 * usize::from(self.layout.size);
-                store_u16(
-                    self.layout.used.add(at),
-                    self.state.next_avail,
-                    Ordering::Relaxed,
-                );
-            } else {
-                store_u16(self.layout.used, 0, Ordering::Relaxed);
-            }
-        }
-        fence(Ordering::SeqCst);
-        // A jump is work, too: the next fetch finds it and breaks the ring.
-        self.look() != Ok(false)
+        unsafe { cell(self.layout.used.add(at)) }
+    }
+
+    pub(crate) fn arm(&mut self) -> bool {
+        let wish = if self.event_index {
+            self.state.next_avail
+        } else {
+            0
+        };
+        // SAFETY: the available index is at offset 2 of the checked available ring.
+        let index = unsafe { cell(self.layout.avail.add(2)) };
+        // A jump is work, too: the next burst finds it and breaks the ring.
+        tell_then_ask(self.wish(), wish, index) != self.state.next_avail
     }
 
     pub(crate) fn disarm(&mut self) {
-        // SAFETY: flags and event index are at both ends of the checked used ring.
-        unsafe {
-            if self.event_index {
-                // An index that the driver passed a moment ago comes round in 65535 entries.
-                let at = 4 + 8 * usize::from(self.layout.size);
-                let past = self.state.next_avail.wrapping_sub(1);
-                store_u16(self.layout.used.add(at), past, Ordering::Relaxed);
-            } else {
-                store_u16(self.layout.used, NO_NOTIFY, Ordering::Relaxed);
-            }
-        }
+        let wish = if self.event_index {
+            // An index that the driver passed a moment ago comes round in 65535 entries.
+            self.state.next_avail.wrapping_sub(1)
+        } else {
+            NO_NOTIFY
+        };
+        Cell::store(self.wish(), wish, Ordering::Relaxed);
     }
-}
-
-/// Whether the step from `old` to `new` passes `event` (virtio 1.2, 2.7.10).
-#[inline(always)]
-fn crossed(event: u16, new: u16, old: u16) -> bool {
-    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }

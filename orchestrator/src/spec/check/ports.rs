@@ -94,7 +94,7 @@ fn vhost_user(
     shared
         .sockets
         .add(checker, port.socket.clone(), &shown, path);
-    checker.range(join(at, "queues"), port.queues, 1..=16);
+    checker.range(join(at, "queues"), port.queues, 1..=64);
     if let Some(mtu) = port.mtu {
         checker.range(join(at, "mtu"), mtu, MTU);
     }

@@ -86,6 +86,10 @@ fn one() -> u16 {
     1
 }
 
+fn yes() -> bool {
+    true
+}
+
 /// A vhost-user port, back end side.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -97,8 +101,11 @@ pub struct VhostUser {
     pub role: Role,
     /// Queue pairs.
     #[serde(default = "one")]
-    #[schemars(range(min = 1, max = 16))]
+    #[schemars(range(min = 1, max = 64))]
     pub queues: u16,
+    /// Whether guests may use packed rings, where their side of the socket can, too.
+    #[serde(default = "yes")]
+    pub packed: bool,
     /// The socket's owner, a user's name or number. Only for a server.
     pub owner: Option<String>,
     /// The socket's group, a name or number. Only for a server.
