@@ -366,7 +366,9 @@ fn fast_driver_keeps_the_rings_full() {
                 }
                 sent > 2000 && received > 1000
             });
-            assert!(received <= sent, "{len}: {received} of {sent}");
+            // The device delivers a frame before it gives the buffer back that it came in.
+            let most = sent + u32::from(FastPair::BURST);
+            assert!(received <= most, "{len}: {received} of {sent}");
             assert_eq!(fast.checksum > 0, mode == FastMode::Rewrite);
             let status = echo.status();
             assert_eq!(status.last_error, None);
