@@ -100,7 +100,7 @@ impl Seat {
             };
             let direction = [Direction::Writable, Direction::Readable][queue];
             Some(Started {
-                ring: Ring::open(memory?, deal.size, areas, direction, deal.features).ok()?,
+                ring: Ring::open(memory?, deal.size, areas, None, direction, deal.features).ok()?,
                 epoch: deal.epoch,
                 features: deal.features,
                 enabled: deal.enabled,

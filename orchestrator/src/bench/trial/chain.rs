@@ -202,6 +202,7 @@ fn replace_ports(model: &mut Model, directory: &Path, queues: u16) {
             socket: socket(directory, index),
             role: file::Role::Server,
             queues,
+            packed: true,
             owner: None,
             group: None,
             mode: None,
