@@ -56,9 +56,11 @@ impl VhostUser {
     }
 
     fn offloads_of(features: u64) -> Offloads {
-        let has = |bit: u64| features & bit != 0;
+        // Whatever is cut later has an unfinished checksum until then (virtio 1.2, 5.1.3.1).
+        let checksum = features & feature::GUEST_CSUM != 0;
+        let has = |bit: u64| checksum && features & bit != 0;
         Offloads {
-            checksum: has(feature::GUEST_CSUM),
+            checksum,
             tcp4: has(feature::GUEST_TSO4),
             tcp6: has(feature::GUEST_TSO6),
             ecn: has(feature::GUEST_ECN),

@@ -149,7 +149,7 @@ impl DeviceConfig {
     }
 
     /// Whether a feature is there without one that it needs (virtio 1.2, 5.1.3.1).
-    pub(super) fn is_contradictory(features: u64) -> bool {
+    fn is_contradictory(features: u64) -> bool {
         let needs = [
             (
                 feature::GUEST_TSO4

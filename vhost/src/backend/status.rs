@@ -67,12 +67,8 @@ impl Session {
         if unknown != 0 {
             return refuse(format!("features {unknown:#x} were not offered"));
         }
-        // Without a device status the driver can't be told, and some have always worked so.
-        if self.has_status() && DeviceConfig::is_contradictory(features) {
-            return refuse(format!(
-                "features {features:#x} lack some that others of them need"
-            ));
-        }
+        // An offload without the one it needs is no reason to refuse: with checksums switched off, QEMU still
+        // offers TSO and Linux takes it. Such an offload goes unused.
         self.features_refused = false;
         Ok(())
     }
