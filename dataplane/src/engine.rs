@@ -147,6 +147,14 @@ impl Engine {
     /// Polls every port once, does a piece of what time makes necessary, and sends what is ready. Returns how many
     /// packets came in.
     pub fn poll(&mut self, now: Time) -> usize {
+        // All before any: what the first one passes on must find a guest that came to the last.
+        for slot in &mut self.ports {
+            slot.port.sync(&mut PortContext {
+                pool: &mut self.pool,
+                tally: &slot.tally,
+                now,
+            });
+        }
         let mut received = 0;
         for index in 0..self.ports.len() {
             received += self.poll_port(index, now);
@@ -208,12 +216,6 @@ impl Engine {
         let slot = &mut self.ports[index];
         slot.tap.take_if(|tap| tap.is_abandoned());
         let (link, watched) = (slot.link, slot.tap.is_some());
-        let mut cx = PortContext {
-            pool: &mut self.pool,
-            tally: &slot.tally,
-            now,
-        };
-        slot.port.sync(&mut cx);
         if let Hop::Port(to) = link
             && !watched
             && let Ok([slot, to]) = self.ports.get_disjoint_mut([index, to as usize])
