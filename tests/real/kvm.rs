@@ -85,10 +85,14 @@ fn wait_for_frames(guest: &MicroGuest, port: usize, frames: u64) -> Result<Count
     Ok(counters)
 }
 
-/// The worker slept often, was woken by kicks, and sent interrupts; nothing was dropped.
-fn proves_notifications(chainplane: &Chainplane, guests: &[&MicroGuest]) -> Result<()> {
+/// Ends the guests and chainplane. The worker slept often, was woken by kicks, and sent interrupts; nothing was dropped.
+fn proves_notifications(
+    chainplane: Chainplane,
+    guests: impl IntoIterator<Item = MicroGuest>,
+) -> Result<()> {
     for guest in guests {
         let (kicks, interrupts) = (guest.counters(0).kicks, guest.interrupts());
+        guest.stop()?;
         println!("{kicks} kicks, {interrupts} interrupts");
         assert!(
             kicks > 10 && interrupts > 10,
@@ -104,7 +108,7 @@ fn proves_notifications(chainplane: &Chainplane, guests: &[&MicroGuest]) -> Resu
             assert_eq!(counters[counter].as_u64(), Some(FRAMES), "{report:#}");
         }
     }
-    Ok(())
+    chainplane.stop()
 }
 
 /// A guest sends to a driver on the host, which returns every frame.
@@ -132,9 +136,7 @@ fn frames_come_back() -> Result<()> {
     }
     let counters = wait_for_frames(&guest, 0, FRAMES)?;
     assert_eq!((counters.sent, counters.received), (FRAMES, FRAMES));
-    proves_notifications(&chainplane, &[&guest])?;
-    guest.stop()?;
-    chainplane.stop()
+    proves_notifications(chainplane, [guest])
 }
 
 fn two_guests() -> Result<()> {
@@ -168,11 +170,7 @@ fn meet(settings: Settings) -> Result<()> {
         let counters = wait_for_frames(guest, 0, FRAMES)?;
         assert_eq!((counters.sent, counters.received), (FRAMES, FRAMES));
     }
-    proves_notifications(&chainplane, &[&guests[0], &guests[1]])?;
-    for guest in guests {
-        guest.stop()?;
-    }
-    chainplane.stop()
+    proves_notifications(chainplane, guests)
 }
 
 /// A guest with two network cards polls as fast as it can, through a firewall between them.

@@ -55,6 +55,9 @@ pub fn run(command: Command, limit: Duration) -> Result<Output> {
     })
 }
 
+/// How long the thread that reads a child's output may take to read the last of it on a busy machine.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// A stream of a child, gathered by a thread of its own so that the child never blocks on it.
 #[derive(Default)]
 struct Stream {
@@ -234,8 +237,8 @@ impl Process {
         loop {
             if let Some(code) = self.ended()? {
                 // A grandchild may hold the pipes open for ever; the child's own output is in them by now.
-                self.stdout.wait_closed(Duration::from_secs(1));
-                self.stderr.wait_closed(Duration::from_secs(1));
+                self.stdout.wait_closed(LAST_WORDS);
+                self.stderr.wait_closed(LAST_WORDS);
                 return Ok(code);
             }
             if start.elapsed() > limit {
