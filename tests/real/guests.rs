@@ -18,6 +18,11 @@ pub const TESTS: &[Test] = &[
         run: attached_in_other_ways,
     },
     Test {
+        name: "guests::packed_rings",
+        needs: &GUEST,
+        run: packed_rings,
+    },
+    Test {
         name: "guests::attach_and_restart",
         needs: &GUEST,
         run: attach_and_restart,
@@ -216,6 +221,59 @@ chains:
     two.ok("iperf3 --server --daemon")?;
     iperf(&mut one, "10.0.0.2", "--parallel 4")?;
     iperf(&mut one, "10.0.0.2", "--parallel 4 --reverse")?;
+    chainplane.assert_conserved()?;
+    chainplane.stop()
+}
+
+/// Linux drives packed rings, with several queues and the longest rings of QEMU on one side and without mergeable
+/// buffers on the other; its driver comes and goes on the same connection.
+fn packed_rings() -> Result<()> {
+    let files = Workspace::new()?;
+    let chainplane = Chainplane::start(
+        &files,
+        None,
+        r"
+version: 1
+workers: [{ idle: adaptive }]
+ports:
+  one: { vhost-user: { socket: one.sock, queues: 2 } }
+  two: { vhost-user: { socket: two.sock } }
+chains:
+  only: [one, two]
+",
+    )?;
+    let long = "packed=on,rx_queue_size=1024,tx_queue_size=1024";
+    let first = Nic::new(files.path("one.sock"), "52:54:00:00:00:01").queues(2);
+    let second = Nic::new(files.path("two.sock"), "52:54:00:00:00:02");
+    let mut one = Guest::start("one", &[first.device(long)])?;
+    let mut two = Guest::start("two", &[second.device("packed=on,mrg_rxbuf=off")])?;
+    one.wait_booted()?;
+    two.wait_booted()?;
+    one.address("eth0", "10.0.0.1/24")?;
+    two.address("eth0", "10.0.0.2/24")?;
+    for port in ["one", "two"] {
+        let report = chainplane.report("ports", port)?;
+        let features = report["negotiated"]["features"].as_array().cloned();
+        assert!(
+            features.is_some_and(|all| all.iter().any(|f| f == "ring-packed")),
+            "{report}"
+        );
+    }
+    one.ok("ethtool -L eth0 combined 2")?;
+    for _ in 0..2 {
+        one.ok("ping -c 3 -W 20 10.0.0.2")?;
+        two.ok("iperf3 --server --daemon --one-off")?;
+        iperf(&mut one, "10.0.0.2", "--parallel 4")?;
+        two.ok("iperf3 --server --daemon --one-off")?;
+        iperf(&mut one, "10.0.0.2", "--parallel 4 --reverse")?;
+        // The driver lets the device go and takes it up again.
+        let bound = "/sys/bus/virtio/drivers/virtio_net";
+        two.ok(&format!(
+            "echo virtio0 >{bound}/unbind; sleep 1; echo virtio0 >{bound}/bind"
+        ))?;
+        two.address("eth0", "10.0.0.2/24")?;
+    }
+    one.ok("ping -c 3 -W 20 10.0.0.2")?;
     chainplane.assert_conserved()?;
     chainplane.stop()
 }

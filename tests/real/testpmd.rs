@@ -19,9 +19,20 @@ pub const TESTS: &[Test] = &[
         needs: NEEDS,
         run: listens_and_comes_back,
     },
+    Test {
+        name: "testpmd::every_kind_of_ring",
+        needs: NEEDS,
+        run: every_kind_of_ring,
+    },
 ];
 
 const LIMIT: Duration = Duration::from_mins(1);
+
+/// Whether a virtio feature is among those that a port has negotiated.
+fn has(negotiated: &serde_json::Value, feature: &str) -> bool {
+    let features = negotiated["features"].as_array().into_iter().flatten();
+    features.into_iter().any(|name| name == feature)
+}
 
 /// Waits until `more` further packets have come back on both ports.
 fn wait_for_packets(dpdk: &mut Testpmd, more: u64) -> Result<()> {
@@ -80,6 +91,46 @@ chains:
             Testpmd::listening_front_end(&[&files.path("left.sock"), &files.path("right.sock")])?;
         dpdk.ask("start tx_first 4")?;
         wait_for_packets(&mut dpdk, 10_000)?;
+    }
+    chainplane.stop()
+}
+
+/// Packed and split, in order or not, with and without mergeable buffers, with several queues: one
+/// driver after the other on the same running ports.
+fn every_kind_of_ring() -> Result<()> {
+    let files = Workspace::new()?;
+    let chainplane = Chainplane::start(
+        &files,
+        None,
+        r"
+version: 1
+ports:
+  left: { vhost-user: { socket: left.sock, queues: 4 } }
+  right: { vhost-user: { socket: right.sock, queues: 4 } }
+chains:
+  only: [left, right]
+",
+    )?;
+    let kinds = [
+        ("packed_vq=1", 1, "ring-packed"),
+        ("packed_vq=1,in_order=1,mrg_rxbuf=0", 1, "in-order"),
+        ("in_order=1", 1, "in-order"),
+        ("packed_vq=1,in_order=1", 1, "in-order"),
+        ("packed_vq=1", 4, "ring-packed"),
+        ("mrg_rxbuf=0", 4, "mq"),
+        ("packed_vq=1,mrg_rxbuf=0,vectorized=1", 1, "ring-packed"),
+    ];
+    let sockets = [files.path("left.sock"), files.path("right.sock")];
+    for (options, queues, feature) in kinds {
+        let mut dpdk = Testpmd::front_end_with(&[&sockets[0], &sockets[1]], options, queues)?;
+        dpdk.ask("start tx_first 4")?;
+        wait_for_packets(&mut dpdk, 10_000)?;
+        for port in ["left", "right"] {
+            let negotiated = &chainplane.report("ports", port)?["negotiated"];
+            assert!(has(negotiated, feature), "{options}: {negotiated}");
+            assert_eq!(negotiated["queue-pairs"], queues, "{options}");
+        }
+        drop(dpdk);
     }
     chainplane.stop()
 }

@@ -32,7 +32,13 @@ impl Testpmd {
     /// A front end, as a guest would be, on each of the listening `sockets`. It stands still until it
     /// is told to `start`.
     pub fn front_end(sockets: &[&Path]) -> Result<Self> {
-        Self::virtio_user(sockets, "")
+        Self::virtio_user(sockets, "", 1)
+    }
+
+    /// The same with further options of DPDK's virtio-user, such as `packed_vq=1`, and as many
+    /// queue pairs.
+    pub fn front_end_with(sockets: &[&Path], options: &str, queues: u16) -> Result<Self> {
+        Self::virtio_user(sockets, &format!(",{options}"), queues)
     }
 
     /// A front end that listens on `sockets` itself, for a back end that connects.
@@ -41,17 +47,18 @@ impl Testpmd {
             // It does not start where the socket of one that was killed still lies.
             let _ = fs::remove_file(socket);
         }
-        Self::virtio_user(sockets, ",server=1")
+        Self::virtio_user(sockets, ",server=1", 1)
     }
 
-    fn virtio_user(sockets: &[&Path], options: &str) -> Result<Self> {
+    fn virtio_user(sockets: &[&Path], options: &str, queues: u16) -> Result<Self> {
         let devices = sockets.iter().enumerate().map(|(index, socket)| {
             let (socket, mac) = (socket.display(), format!("02:00:00:00:dd:{index:02x}"));
             format!(
-                "net_virtio_user{index},path={socket},queues=1,queue_size=256,mac={mac}{options}"
+                "net_virtio_user{index},path={socket},queues={queues},queue_size=256,mac={mac}{options}"
             )
         });
-        Self::start(devices, &["--forward-mode=io", "--txpkts=64"])
+        let (rx, tx) = (format!("--rxq={queues}"), format!("--txq={queues}"));
+        Self::start(devices, &["--forward-mode=io", "--txpkts=64", &rx, &tx])
     }
 
     fn start(devices: impl Iterator<Item = String>, options: &[&str]) -> Result<Self> {
