@@ -9,6 +9,7 @@ mod capture;
 mod guests;
 #[cfg(target_arch = "x86_64")]
 mod kvm;
+mod offloads;
 mod reference;
 mod taps;
 mod testpmd;
@@ -39,6 +40,7 @@ const TESTS: &[&[Test]] = &[
     taps::TESTS,
     testpmd::TESTS,
     capture::TESTS,
+    offloads::TESTS,
     guests::TESTS,
     #[cfg(target_arch = "x86_64")]
     kvm::TESTS,

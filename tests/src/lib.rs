@@ -22,6 +22,7 @@ mod nginx;
 pub mod parts;
 mod process;
 mod testpmd;
+pub mod wire;
 
 pub use chainplane::{Chainplane, Workspace};
 pub use error::{Error, Result, wait_until};

@@ -13,7 +13,7 @@ use crate::rights::Rights;
 use crate::{cargo, target_directory};
 
 /// The Debian packages. `dpdk-testpmd` is in `dpdk-dev`; `procps` has sysctl.
-const PACKAGES: [&str; 15] = [
+const PACKAGES: [&str; 16] = [
     "busybox-static",
     "curl",
     "dpdk",
@@ -26,6 +26,7 @@ const PACKAGES: [&str; 15] = [
     "procps",
     "qemu-system-x86",
     "seabios",
+    "socat",
     "tshark",
     "util-linux",
     "valgrind",

@@ -4,8 +4,6 @@
 //!
 //! Both ends are drivers of ours on real vhost-user sockets, which negotiate anew for each pair of sets.
 
-mod frame;
-
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,7 +13,7 @@ use chainplane_dataplane::counters::Info;
 use chainplane_vhost::driver::{DriverPair, FrontEnd, FrontEndConfig};
 use chainplane_vhost::net::{FLAG_DATA_VALID, NetHeader, feature};
 
-use frame::{CWR, Received, Route, SIZE, SYN, receive};
+use chainplane_tests::wire::{CWR, Received, Route, SIZE, SYN, receive};
 
 /// Longest wait for anything: only a failing test reaches it.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -7,8 +7,10 @@ use chainplane_vhost::net::{
     FLAG_NEEDS_CSUM, GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NetHeader, feature,
 };
 
+/// TCP: the congestion window was reduced.
 pub const CWR: u8 = 0x80;
 const ACK: u8 = 0x10;
+/// TCP: the first packet of a connection.
 pub const SYN: u8 = 0x02;
 /// Payload bytes of a packet that nobody has to cut.
 pub const SIZE: usize = 1400;
@@ -16,11 +18,17 @@ pub const SIZE: usize = 1400;
 /// Where a stretch of data goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Route {
+    /// By UDP, or else by TCP.
     pub udp: bool,
+    /// The next station's address.
     pub to_mac: [u8; 6],
+    /// The sender.
     pub from: IpAddr,
+    /// The receiver.
     pub to: IpAddr,
+    /// The sender's port.
     pub from_port: u16,
+    /// The receiver's port.
     pub to_port: u16,
 }
 
@@ -118,14 +126,19 @@ impl Route {
 /// What a driver made of a frame.
 #[derive(Debug)]
 pub struct Received {
+    /// By UDP, or else by TCP.
     pub udp: bool,
+    /// The receiver's port.
     pub to_port: u16,
+    /// TCP's sequence number.
     pub sequence: u32,
+    /// TCP's flags.
     pub flags: u8,
     /// What it was cut to, or is to be.
     pub pieces: usize,
     /// Whether its checksum came undone.
     pub partial: bool,
+    /// What it carries.
     pub payload: Vec<u8>,
 }
 
