@@ -366,6 +366,12 @@ fn every_pair_of_sets_from_port_to_port() {
     Bench::new(DIRECT).every_pair(RINGS);
 }
 
+#[test]
+fn every_pair_of_sets_over_packed_rings() {
+    Bench::new(DIRECT).every_pair(RINGS | feature::RING_PACKED);
+    Bench::new(FUNCTIONS).every_pair(RINGS | feature::RING_PACKED);
+}
+
 /// With the short header, and each frame in one buffer.
 #[test]
 fn every_pair_of_sets_between_legacy_drivers() {
