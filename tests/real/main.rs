@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod capture;
 mod guests;
 #[cfg(target_arch = "x86_64")]
@@ -41,6 +42,7 @@ const TESTS: &[&[Test]] = &[
     testpmd::TESTS,
     capture::TESTS,
     offloads::TESTS,
+    bench::TESTS,
     guests::TESTS,
     #[cfg(target_arch = "x86_64")]
     kvm::TESTS,

@@ -1,10 +1,13 @@
 //! Network namespaces, made for one test and gone with it.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{Error, Output, Process, Result, program, run};
 
@@ -70,6 +73,20 @@ impl Netns {
     /// Starts a shell command in this namespace that goes on until its guard is dropped.
     pub fn start(&self, script: &str) -> Result<Process> {
         Process::start(script, self.shell(&format!("exec {script}")))
+    }
+
+    /// Runs `work` on a thread in this namespace; threads that it starts are there as well.
+    pub fn enter(&self, work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+        let run = || {
+            let path = Path::new("/run/netns").join(&self.name);
+            let file = fs::File::open(&path).map_err(|e| Error::new(e.to_string()))?;
+            let kind = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(file.as_fd(), kind)
+                .map_err(|error| Error::new(format!("can't enter {}: {error}", self.name)))?;
+            work()
+        };
+        std::thread::scope(|scope| scope.spawn(run).join())
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Joins two namespaces by a veth pair: `ours` here, `theirs` in `other`, both up.

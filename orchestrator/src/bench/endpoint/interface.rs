@@ -14,6 +14,13 @@ use crate::bench::trial::BenchError;
 /// Where Linux says whether an interface is there.
 const INTERFACES: &str = "/sys/class/net";
 
+/// Whether this network namespace has an interface of that name; /sys may show those of another.
+fn is_there(name: &str) -> bool {
+    use rustix::net::{AddressFamily, SocketType, netdevice, socket};
+    let asking = socket(AddressFamily::INET, SocketType::DGRAM, None);
+    asking.is_ok_and(|socket| netdevice::name_to_index(&socket, name).is_ok())
+}
+
 /// An attached interface.
 pub struct InterfaceEnd {
     kind: &'static str,
@@ -163,7 +170,7 @@ impl InterfaceEnd {
     }
 
     pub fn check(&mut self) -> Result<(), BenchError> {
-        if std::path::Path::new(INTERFACES).join(&self.name).exists() {
+        if is_there(&self.name) {
             return Ok(());
         }
         Err(BenchError::Died {

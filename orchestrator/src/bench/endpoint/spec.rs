@@ -25,7 +25,7 @@ pub struct VhostOptions {
     pub queues: u16,
     /// Entries of each ring: a power of two.
     pub ring: u16,
-    /// Whether to ask for packed rings.
+    /// Whether rings are packed; a back end that does not offer that is not attached to.
     pub packed: bool,
     /// Whether to ask for mergeable receive buffers.
     pub mergeable: bool,

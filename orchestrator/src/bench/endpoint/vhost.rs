@@ -45,6 +45,14 @@ impl VhostEnd {
         };
         let link = stream.try_clone()?;
         let (front_end, mut pairs) = negotiate(&at, socket, options, stream, cancelled)?;
+        // What was asked for is measured, or nothing.
+        if options.packed && front_end.features() & feature::RING_PACKED == 0 {
+            return Err(BenchError::Attach {
+                endpoint: at,
+                reason: "the back end does not offer packed rings".into(),
+                hint: Some("measure split rings, or have the back end offer packed ones".into()),
+            });
+        }
         for pair in &mut pairs {
             pair.receive.disarm();
             pair.transmit.disarm();
@@ -62,8 +70,14 @@ impl VhostEnd {
     pub fn settings(&self) -> Vec<(&'static str, String)> {
         let has = |bit| self.front_end.features() & bit != 0;
         let merge = if has(feature::MRG_RXBUF) { "on" } else { "off" };
+        let format = if has(feature::RING_PACKED) {
+            "packed"
+        } else {
+            "split"
+        };
         vec![
             ("queues", self.pairs.len().to_string()),
+            ("rings", format.into()),
             ("ring size", self.options.ring.to_string()),
             ("mergeable buffers", merge.into()),
             ("features", format!("{:#x}", self.front_end.features())),
@@ -289,6 +303,9 @@ fn config(socket: &Path, options: &VhostOptions) -> FrontEndConfig {
     config.queue_size = options.ring;
     config.huge_pages = true;
     config.features = feature::VERSION_1 | feature::INDIRECT_DESC;
+    if options.packed {
+        config.features |= feature::RING_PACKED;
+    }
     if options.queues > 1 {
         config.features |= feature::MQ;
     }

@@ -45,7 +45,7 @@ fn traffic(chain: &Chain) -> Traffic {
     }
 }
 
-fn measure(chain: &mut Chain, traffic: &Traffic) -> TrialResult {
+fn measure(chain: &mut Chain, traffic: &Traffic) {
     chain
         .set_traffic(traffic)
         .unwrap_or_else(|error| panic!("{error}: {:?}", error.hint()));
@@ -54,22 +54,37 @@ fn measure(chain: &mut Chain, traffic: &Traffic) -> TrialResult {
         duration: Duration::from_millis(200),
         burst: None,
     };
-    let result = chain
-        .trial(&load, &Silent)
-        .unwrap_or_else(|error| panic!("{error}: {:?}", error.hint()));
-    for direction in &result.directions {
-        assert_eq!(direction.received, 1000, "{direction:?}");
-        assert_eq!(
-            direction.mistranslated + direction.unexpected,
-            0,
-            "{direction:?}"
-        );
+    // A busy machine can keep the chain from its processor for longer than its rings last; that shows as loss, and
+    // then the trial counts no more than one with gaps does. Nothing else may ever be wrong.
+    for _ in 0..5 {
+        let result = chain
+            .trial(&load, &Silent)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", error.hint()));
+        for direction in &result.directions {
+            let Direction {
+                mistranslated,
+                unexpected,
+                corrupted,
+                duplicated,
+                ..
+            } = direction;
+            let wrong = mistranslated + unexpected + corrupted + duplicated + direction.reordered;
+            assert_eq!(wrong, 0, "{direction:?}");
+            assert_eq!(direction.offered, 1000);
+        }
+        let cycles = result.cycles_per_packet;
+        assert!(cycles.is_some_and(|cycles| cycles > 10.0), "{cycles:?}");
+        if result
+            .directions
+            .iter()
+            .all(|direction| direction.received == 1000)
+        {
+            return;
+        }
+        let what = (&result.directions, result.noise);
+        eprintln!("not all came, tried again: {what:?}");
     }
-    assert!(
-        result.cycles_per_packet.is_some_and(|cycles| cycles > 10.0),
-        "{result:?}"
-    );
-    result
+    panic!("in no trial all packets came");
 }
 
 fn connect(chain: &mut Chain) -> StatefulResult {
