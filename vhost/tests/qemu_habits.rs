@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chainplane_vhost::backend::{Device, DeviceConfig};
@@ -103,4 +105,35 @@ fn the_control_queue_is_no_business_of_ours() {
     assert_eq!(device.status().last_error, None);
     let needy = feature::MQ | feature::GUEST_ANNOUNCE;
     assert_eq!(front_end.features() & needy, needy);
+}
+
+/// QEMU 7.2 resets the device status before it asks where the queues stood; a migrated guest goes on from
+/// the answer.
+#[test]
+fn a_reset_device_knows_where_its_queues_stood() {
+    use chainplane_vhost::driver::{FrontEnd, FrontEndConfig};
+    use chainplane_vhost::net::NetHeader;
+    let directory = tempfile::tempdir().unwrap();
+    let config = DeviceConfig::new(directory.path().join("socket"));
+    let (device, mut workers) = Device::start(config.clone(), Box::new(|| {})).unwrap();
+    let (front_end, mut pairs) = FrontEnd::connect(FrontEndConfig::new(&config.socket)).unwrap();
+    workers[0].poll();
+    for _ in 0..7 {
+        pairs[0].transmit.send(NetHeader::default(), &[1; 60]);
+    }
+    pairs[0].transmit.flush();
+    assert_eq!(workers[0].from_guest.fetch(5), 5);
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
+    let worker = std::thread::spawn(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            workers[0].poll();
+        }
+    });
+    front_end.set_status(0).unwrap();
+    assert_eq!(front_end.messages().get_vring_base(1).unwrap(), 5);
+    assert_eq!(front_end.messages().get_vring_base(0).unwrap(), 0);
+    stop.store(true, Ordering::Relaxed);
+    worker.join().unwrap();
+    drop(device);
 }

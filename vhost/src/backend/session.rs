@@ -134,6 +134,8 @@ impl Session {
             *queue = Queue {
                 call: queue.call.take(),
                 error: queue.error.take(),
+                // Where it is stopped may still be asked for.
+                epoch: queue.epoch,
                 ..Queue::default()
             };
         }
@@ -321,9 +323,9 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn reset_device(&mut self) -> Result<()> {
+        self.stop_all();
         self.features = 0;
         (self.device_status, self.features_refused, self.mac) = (0, false, None);
-        self.stop_all();
         self.shared.update(|status| {
             (status.features, status.device_status, status.mac) = (0, 0, None);
         });
