@@ -10,8 +10,10 @@ mod capture;
 mod guests;
 #[cfg(target_arch = "x86_64")]
 mod kvm;
+mod migration;
 mod offloads;
 mod reference;
+mod restarts;
 mod taps;
 mod testpmd;
 
@@ -46,9 +48,14 @@ const TESTS: &[&[Test]] = &[
     guests::TESTS,
     #[cfg(target_arch = "x86_64")]
     kvm::TESTS,
+    migration::TESTS,
+    restarts::TESTS,
 ];
 
 fn main() -> ExitCode {
+    if let Some(code) = restarts::play_driver() {
+        return code;
+    }
     let mut arguments = Arguments::from_args();
     arguments.test_threads = arguments.test_threads.or(Some(1));
     let required = env::var_os("CHAINPLANE_REQUIRE_PARTS").is_some_and(|value| value == "1");

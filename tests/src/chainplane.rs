@@ -4,6 +4,7 @@ use std::env;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -38,12 +39,26 @@ impl Workspace {
 pub struct Chainplane {
     process: Process,
     control: PathBuf,
+    /// It was killed on purpose.
+    killed: bool,
 }
 
 impl Chainplane {
     /// Starts `chainplane run` on a file that holds `yaml`, in `netns` if there is one, and waits until
     /// it answers on its control socket. Relative paths in `yaml` start at `files`.
     pub fn start(files: &Workspace, netns: Option<&Netns>, yaml: &str) -> Result<Self> {
+        let mut running = Self::launch(files, netns, yaml)?;
+        wait_until(LIMIT, "chainplane to answer", || {
+            if running.process.ended()?.is_some() {
+                return Err(running.process.error("it has ended"));
+            }
+            Ok(running.show().ok().map(|_| ()))
+        })?;
+        Ok(running)
+    }
+
+    /// As [`start`](Self::start), without waiting for anything.
+    pub fn launch(files: &Workspace, netns: Option<&Netns>, yaml: &str) -> Result<Self> {
         let (file, control) = (files.path("chain.yaml"), files.path("control.sock"));
         fs::write(
             &file,
@@ -56,14 +71,17 @@ impl Chainplane {
         };
         command.arg("run").arg(&file).current_dir(files.path(""));
         let process = Process::start("chainplane run", command)?;
-        let mut running = Self { process, control };
-        wait_until(LIMIT, "chainplane to answer", || {
-            if running.process.ended()?.is_some() {
-                return Err(running.process.error("it has ended"));
-            }
-            Ok(running.show().ok().map(|_| ()))
-        })?;
-        Ok(running)
+        Ok(Self {
+            process,
+            control,
+            killed: false,
+        })
+    }
+
+    /// Kills it by SIGKILL.
+    pub fn kill(mut self) {
+        self.killed = true;
+        self.process.kill();
     }
 
     /// The options that `chainplane attach` prints for a QEMU on `port`; `files` are those of
@@ -172,9 +190,18 @@ impl Chainplane {
     /// Cargo builds the programs of the package under test only, and this is another package; so the
     /// first test that needs the program has it built.
     pub fn binary() -> Result<PathBuf> {
+        static BUILT: OnceLock<PathBuf> = OnceLock::new();
         if let Some(path) = env::var_os("CHAINPLANE_BIN") {
             return Ok(path.into());
         }
+        if let Some(path) = BUILT.get() {
+            return Ok(path.clone());
+        }
+        let path = Self::build()?;
+        Ok(BUILT.get_or_init(|| path).clone())
+    }
+
+    fn build() -> Result<PathBuf> {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
             .args([
@@ -199,7 +226,7 @@ impl Chainplane {
 
 impl Drop for Chainplane {
     fn drop(&mut self) {
-        if matches!(self.process.ended(), Ok(Some(Some(0)))) {
+        if self.killed || matches!(self.process.ended(), Ok(Some(Some(0)))) {
             return;
         }
         let show = self

@@ -26,6 +26,12 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl From<chainplane_vhost::driver::DriverError> for Error {
+    fn from(error: chainplane_vhost::driver::DriverError) -> Self {
+        Self(error.to_string())
+    }
+}
+
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
         Self(error.to_string())

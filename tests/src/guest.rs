@@ -4,8 +4,11 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::image::initramfs;
-use crate::{Error, Output, Process, Result, parts, program};
+use crate::qmp::Monitor;
+use crate::{Error, Output, Process, Result, parts, program, wait_until};
 
 /// How long a guest may take from the start to its shell. An idle machine needs about four seconds, a
 /// busy one has been seen to need sixty.
@@ -13,6 +16,9 @@ pub const BOOT_LIMIT: Duration = Duration::from_mins(3);
 
 /// How long a command in a guest may take unless the test says otherwise.
 const COMMAND_LIMIT: Duration = Duration::from_mins(2);
+
+/// How long a migration of such a small guest may take.
+const MIGRATION_LIMIT: Duration = Duration::from_mins(2);
 
 /// Runs on any machine: TCG needs no KVM.
 const MACHINE: &str =
@@ -33,6 +39,7 @@ pub struct Nic {
     mac: String,
     queues: u16,
     listens: bool,
+    redials: bool,
     device: String,
 }
 
@@ -44,6 +51,7 @@ impl Nic {
             mac: mac.to_owned(),
             queues: 1,
             listens: false,
+            redials: false,
             device: String::new(),
         }
     }
@@ -62,6 +70,13 @@ impl Nic {
         self
     }
 
+    /// The same for a QEMU that connects again, every second, after the back end has gone.
+    #[must_use]
+    pub fn redialing(mut self) -> Self {
+        self.redials = true;
+        self
+    }
+
     /// The same with further properties of QEMU's `virtio-net-pci`, such as `mrg_rxbuf=off`.
     #[must_use]
     pub fn device(mut self, properties: &str) -> Self {
@@ -72,6 +87,15 @@ impl Nic {
         }
         self
     }
+}
+
+/// What QEMU tells of a migration.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    /// How long the guest stood still.
+    pub downtime: Duration,
+    /// How long all of it took.
+    pub total: Duration,
 }
 
 /// A running guest. Dropping it kills it as a power failure would.
@@ -85,14 +109,18 @@ impl Guest {
     /// Starts a guest; [`wait_booted`](Self::wait_booted) waits for its shell. Several guests boot in
     /// less time side by side than one after the other.
     pub fn start(name: &str, nics: &[Nic]) -> Result<Self> {
+        Self::with_nics(name, nics, &[])
+    }
+
+    fn with_nics(name: &str, nics: &[Nic], more: &[String]) -> Result<Self> {
         let mut options: Vec<String> = MEMORY.split(' ').map(str::to_owned).collect();
         let cores = nics.iter().map(|nic| nic.queues).max().unwrap_or(1);
         options.extend(["-smp".to_owned(), cores.to_string()]);
         for (index, nic) in nics.iter().enumerate() {
-            let server = if nic.listens {
-                ",server=on,wait=off"
-            } else {
-                ""
+            let server = match (nic.listens, nic.redials) {
+                (true, _) => ",server=on,wait=off",
+                (_, true) => ",reconnect=1",
+                _ => "",
             };
             let mq = if nic.queues > 1 { ",mq=on" } else { "" };
             let (socket, queues, mac) = (nic.socket.display(), nic.queues, &nic.mac);
@@ -106,6 +134,7 @@ impl Guest {
                 format!("virtio-net-pci,netdev=n{index},{properties}"),
             ]);
         }
+        options.extend_from_slice(more);
         Self::with_options(name, &options)
     }
 
@@ -214,6 +243,52 @@ impl Guest {
             "ip addr add {address} dev {device} && ip link set {device} up"
         ))?;
         Ok(())
+    }
+
+    /// Starts a guest that can be [migrated](Self::migrate); its monitor's socket is `monitor`.
+    pub fn movable(name: &str, nics: &[Nic], monitor: &Path) -> Result<Self> {
+        let monitor = format!("unix:{},server=on,wait=off", monitor.display());
+        Self::with_nics(name, nics, &["-qmp".to_owned(), monitor])
+    }
+
+    /// Migrates the guest, whose monitor is at `monitor`, to a new QEMU with `nics`, which shall be as
+    /// the guest's were but for their sockets. `channel` is the path of a socket for the state.
+    pub fn migrate(
+        self,
+        nics: &[Nic],
+        monitor: &Path,
+        channel: &Path,
+    ) -> Result<(Self, Migration)> {
+        let uri = format!("unix:{}", channel.display());
+        let incoming = ["-incoming".to_owned(), uri.clone()];
+        let mut target = Self::with_nics(&format!("{}, moved", self.name), nics, &incoming)?;
+        target.commands = self.commands;
+        wait_until(BOOT_LIMIT, "a QEMU to migrate to", || {
+            if target.qemu.ended()?.is_some() {
+                return Err(target.qemu.error("has ended"));
+            }
+            Ok(channel.exists().then_some(()))
+        })?;
+        let mut monitor = Monitor::connect(monitor)?;
+        let parameters = json!({ "max-bandwidth": 1_000_000_000u64, "downtime-limit": 300 });
+        monitor.execute("migrate-set-parameters", &parameters)?;
+        monitor.execute("migrate", &json!({ "uri": uri }))?;
+        let end = wait_until(MIGRATION_LIMIT, "the end of a migration", || {
+            let state = monitor.execute("query-migrate", &json!({}))?;
+            match state["status"].as_str() {
+                Some("completed") => Ok(Some(state)),
+                Some("failed" | "cancelled") => Err(Error::new(state.to_string())),
+                _ => Ok(None),
+            }
+        })?;
+        let number = |name: &str| end[name].as_u64().map(Duration::from_millis);
+        let (downtime, total) = (number("downtime"), number("total-time"));
+        let missing = || Error::new(format!("no times in {end}"));
+        let migration = Migration {
+            downtime: downtime.ok_or_else(missing)?,
+            total: total.ok_or_else(missing)?,
+        };
+        Ok((target, migration))
     }
 
     /// Whether QEMU still runs.

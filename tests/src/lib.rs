@@ -21,12 +21,13 @@ mod netns;
 mod nginx;
 pub mod parts;
 mod process;
+mod qmp;
 mod testpmd;
 pub mod wire;
 
 pub use chainplane::{Chainplane, Workspace};
 pub use error::{Error, Result, wait_until};
-pub use guest::{BOOT_LIMIT, Guest, Nic};
+pub use guest::{BOOT_LIMIT, Guest, Migration, Nic};
 pub use need::{Need, missing};
 pub use netns::{Netns, sweep};
 pub use nginx::{LARGE, Nginx};

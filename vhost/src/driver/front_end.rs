@@ -172,11 +172,37 @@ impl FrontEnd {
     /// refuses a request.
     pub fn connect(config: FrontEndConfig) -> Result<(Self, Vec<DriverPair>), DriverError> {
         config.check()?;
-        let stream = match config.role {
-            Role::Client => dial(&config.socket, config.patience)?,
-            Role::Server => answer(&config.socket, config.patience)?,
-        };
+        let stream = open(&config)?;
         Self::from_stream(config, stream)
+    }
+
+    /// Connects anew after the back end has gone, as VMMs do, and goes on with the same memory and
+    /// the same pairs. What the old back end had not given back is the new one's.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect), a back end that offers less than the old one, and packed
+    /// rings, of which nobody knows any more where the old one stood.
+    pub fn reconnect(&mut self, pairs: &[DriverPair]) -> Result<(), DriverError> {
+        let stream = open(&self.config)?;
+        self.stream = stream.try_clone()?;
+        self.frontend = Frontend::from_stream(stream, self.layouts.len() as u64);
+        (self.running, self.shared) = (false, false);
+        self.negotiate()?;
+        if self.features & !self.offered != 0 {
+            return Err(DriverError::Config(
+                "the back end offers less than before".into(),
+            ));
+        }
+        self.prepare()?;
+        let rings = pairs
+            .iter()
+            .flat_map(|p| [&p.receive.ring, &p.transmit.ring]);
+        let bases: Option<Vec<_>> = rings.map(DriverRing::restored_base).collect();
+        let bases = bases.ok_or_else(|| {
+            DriverError::Config("where a packed ring stood is lost with its back end".into())
+        })?;
+        self.resume(pairs, &bases)?;
+        self.finish()
     }
 
     /// As [`connect`](Self::connect), over a socket that is connected already.
@@ -277,16 +303,7 @@ impl FrontEnd {
             self.memory
                 .write(layout.desc, &vec![0; layout.tables - layout.desc]);
         }
-        let status = self.protocol.contains(VhostUserProtocolFeatures::STATUS);
-        if status {
-            self.begin_status()?;
-        }
-        let protocol = self.offered & feature::PROTOCOL_FEATURES;
-        self.frontend.set_features(self.features | protocol)?;
-        if !self.shared {
-            self.share_memory()?;
-            self.shared = true;
-        }
+        self.prepare()?;
         let mut pairs = Vec::new();
         for layouts in self.layouts.chunks(2) {
             let receive = ReceiveQueue::new(self.memory.clone(), layouts[0], self.features)?;
@@ -301,10 +318,34 @@ impl FrontEnd {
         }
         self.running = true;
         self.enable(true)?;
-        if status {
+        self.finish()?;
+        Ok(pairs)
+    }
+
+    /// What comes before queues are started: features and memory.
+    fn prepare(&mut self) -> Result<(), DriverError> {
+        if self.has_status() {
+            self.begin_status()?;
+        }
+        let protocol = self.offered & feature::PROTOCOL_FEATURES;
+        self.frontend.set_features(self.features | protocol)?;
+        if !self.shared {
+            self.share_memory()?;
+            self.shared = true;
+        }
+        Ok(())
+    }
+
+    /// What comes after it.
+    fn finish(&self) -> Result<(), DriverError> {
+        if self.has_status() {
             self.end_status()?;
         }
-        Ok(pairs)
+        Ok(())
+    }
+
+    fn has_status(&self) -> bool {
+        self.protocol.contains(VhostUserProtocolFeatures::STATUS)
     }
 
     fn check_buffers(&self) -> Result<(), DriverError> {
@@ -488,12 +529,19 @@ fn allocate(len: usize, huge: bool) -> io::Result<(OwnedFd, Arc<Mapping>)> {
     make(MemfdFlags::empty(), len.next_multiple_of(4096))
 }
 
+fn open(config: &FrontEndConfig) -> io::Result<UnixStream> {
+    match config.role {
+        Role::Client => dial(&config.socket, config.patience),
+        Role::Server => answer(&config.socket, config.patience),
+    }
+}
+
 /// Connects, again and again while nobody listens.
 fn dial(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     let deadline = Instant::now() + patience;
     loop {
         match UnixStream::connect(path) {
-            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
             result => return result,
         }
     }

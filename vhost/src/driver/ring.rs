@@ -205,6 +205,16 @@ impl DriverRing {
         self.done.pop_front()
     }
 
+    /// Where a device goes on after one that could not tell where it stood: what is used is known.
+    /// A packed ring has no such mark in memory.
+    pub(super) fn restored_base(&self) -> Option<u32> {
+        let used = self.common.layout.used;
+        match &self.format {
+            Format::Split(_) => Some(self.common.memory.load_u16(used + 2).into()),
+            Format::Packed(_) => None,
+        }
+    }
+
     /// Asks the device to call when it gives something back; true if it did meanwhile.
     pub(super) fn arm(&mut self) -> bool {
         let came = match &mut self.format {
