@@ -20,8 +20,6 @@ const HEAD: usize = 192;
 /// Queues to a guest, while a port's packets go there.
 pub(super) struct Crossing<'a> {
     to: &'a mut [QueuePair],
-    /// Those that run.
-    running: ArrayVec<usize, 64>,
     able: Offloads,
     tally: &'a PortTally,
 }
@@ -36,23 +34,20 @@ struct Headers {
 
 impl<'a> Crossing<'a> {
     pub(super) fn new(to: &'a mut [QueuePair], able: Offloads, tally: &'a PortTally) -> Self {
-        let running = running(to);
-        Self {
-            to,
-            running,
-            able,
-            tally,
-        }
+        Self { to, able, tally }
     }
 
     /// Carries the fetched burst over, if the receiver can take every packet as it is. False, and nothing done, if one
     /// has to be completed or refused first.
     pub(super) fn carry(&mut self, from: &FromGuest, pool: &mut Pool) -> bool {
+        if from.count() == 0 {
+            return true;
+        }
         let Some(headers) = Headers::of(from, self.able, pool) else {
             return false;
         };
-        match self.running[..] {
-            _ if headers.net.is_empty() => {}
+        let running = running(self.to);
+        match running[..] {
             [] => self.tally.drop(PortDrop::Down, headers.net.len() as u64),
             [only] => {
                 let frames = std::array::from_fn::<u8, BURST, _>(|frame| frame as u8);
@@ -65,20 +60,20 @@ impl<'a> Crossing<'a> {
                     self.tally,
                 );
             }
-            _ => self.spread(from, &headers),
+            _ => self.spread(&running, from, &headers),
         }
         true
     }
 
-    /// Gives each queue the packets of its flows.
-    fn spread(&mut self, from: &FromGuest, headers: &Headers) {
+    /// Gives each of the queues that run the packets of its flows.
+    fn spread(&mut self, running: &[usize], from: &FromGuest, headers: &Headers) {
         let mut queues = [0; BURST];
         for (frame, queue) in queues[..headers.net.len()].iter_mut().enumerate() {
             let mut start = [0; 64];
             let len = from.read(frame, 0, &mut start);
-            *queue = queue_of(&start[..len], self.running.len());
+            *queue = queue_of(&start[..len], running.len());
         }
-        for (turn, &pair) in self.running.iter().enumerate() {
+        for (turn, &pair) in running.iter().enumerate() {
             let frames: ArrayVec<u8, BURST> = (0..headers.net.len())
                 .filter(|frame| queues[*frame] == turn)
                 .map(|frame| frame as u8)
