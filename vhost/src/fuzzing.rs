@@ -25,20 +25,20 @@ const UNTOUCHED: u8 = 0xA5;
 const RINGS: [[u64; 3]; 2] = [[0, 0x800, 0xa00], [0x1000, 0x1800, 0x1a00]];
 
 /// Reads values off the fuzzer's bytes.
-struct Script<'a>(&'a [u8]);
+pub(crate) struct Script<'a>(pub(crate) &'a [u8]);
 
 impl Script<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(crate) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (now, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*now)
     }
 
-    fn byte(&mut self) -> Option<u8> {
+    pub(crate) fn byte(&mut self) -> Option<u8> {
         self.take::<1>().map(|[b]| b)
     }
 
-    fn word(&mut self) -> Option<u16> {
+    pub(crate) fn word(&mut self) -> Option<u16> {
         self.take().map(u16::from_le_bytes)
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rustix::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
+use crate::fuzzing::Script;
 use crate::memory::{GuestMemory, Mapping, RegionLayout};
 use crate::net::{NetHeader, feature};
 use crate::ring::{
@@ -53,25 +54,6 @@ fn layout(region: usize, index: usize) -> RegionLayout {
         user_address: USER + (index * REGION) as u64,
         size: REGION as u64,
         file_offset: place(region) as u64,
-    }
-}
-
-/// Reads values off the fuzzer's bytes.
-struct Script<'a>(&'a [u8]);
-
-impl Script<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (now, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*now)
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.take::<1>().map(|[b]| b)
-    }
-
-    fn word(&mut self) -> Option<u16> {
-        self.take().map(u16::from_le_bytes)
     }
 }
 
