@@ -87,7 +87,7 @@ fn pieces(frame: &[u8], asked: Offload, pieces: &[Frame]) {
 
 /// Takes `bytes` as the moves of a guest that writes what it likes into its rings and memory.
 pub fn virtqueue(bytes: &[u8]) {
-    chainplane_vhost::fuzzing::split_ring(bytes);
+    chainplane_vhost::fuzzing::ring(bytes);
 }
 
 /// Takes `bytes` as what a guest and its front end do beside another guest: rings, memory that comes and goes, starts and

@@ -9,6 +9,7 @@ use crate::net::{NetHeader, feature};
 use crate::ring::{
     Areas, BURST, Direction, FromGuest, MAX_FRAME, Ring, RingReport, Started, ToGuest,
 };
+use crate::virtqueue::Place;
 
 /// Bytes of each of the two regions of the guest, which follow one another.
 const REGION: usize = 0x4000;
@@ -47,6 +48,9 @@ struct Duel {
     file: Mapping,
     memory: Arc<GuestMemory>,
     size: u16,
+    packed: bool,
+    /// Where the driver of a packed ring writes next, for both queues.
+    places: [Place; 2],
     to_guest: ToGuest,
     from_guest: FromGuest,
     frame: Vec<u8>,
@@ -97,6 +101,8 @@ impl Duel {
             file,
             memory,
             size,
+            packed: features & feature::RING_PACKED != 0,
+            places: [Place::START; 2],
             to_guest,
             from_guest,
             frame: vec![0; MAX_FRAME],
@@ -116,7 +122,10 @@ impl Duel {
     }
 
     /// The guest's move: a descriptor, an entry of the available ring, an index, raw bytes.
-    fn driver(&self, queue: usize, what: u8, script: &mut Script<'_>) -> Option<()> {
+    fn driver(&mut self, queue: usize, what: u8, script: &mut Script<'_>) -> Option<()> {
+        if self.packed {
+            return self.packed_driver(queue, what, script);
+        }
         let [desc, avail, _] = RINGS[queue].map(|at| at as usize);
         match what % 4 {
             0 => {
@@ -140,6 +149,44 @@ impl Duel {
                 self.write(avail + 2, &index.wrapping_add(1).to_le_bytes());
             }
             2 => self.write(avail + 2, &script.word()?.to_le_bytes()),
+            _ => {
+                let relative = script.word()?;
+                self.write(usize::from(relative), &script.take::<8>()?);
+            }
+        }
+        Some(())
+    }
+
+    /// The same with a packed ring: a descriptor at the next place, the flags of any descriptor,
+    /// event suppression, raw bytes.
+    fn packed_driver(&mut self, queue: usize, what: u8, script: &mut Script<'_>) -> Option<()> {
+        let [desc, driver, _] = RINGS[queue].map(|at| at as usize);
+        match what % 4 {
+            0 => {
+                let (relative, len, flags, id) = (
+                    script.word()?,
+                    script.word()?,
+                    script.byte()?,
+                    script.byte()?,
+                );
+                let address =
+                    BASE + u64::from(relative) * if flags & 0x40 == 0 { 1 } else { 1 << 37 };
+                let len = u32::from(len) << if flags & 0x80 == 0 { 0 } else { 16 };
+                let place = self.places[queue];
+                let mut bytes = [0; 16];
+                bytes[..8].copy_from_slice(&address.to_le_bytes());
+                bytes[8..12].copy_from_slice(&len.to_le_bytes());
+                bytes[12] = id;
+                let flags = u16::from(flags & 7) | place.available();
+                bytes[14..].copy_from_slice(&flags.to_le_bytes());
+                self.write(desc + 16 * usize::from(place.index), &bytes);
+                self.places[queue].advance(1, self.size);
+            }
+            1 => {
+                let (index, flags) = (script.byte()?, script.take::<2>()?);
+                self.write(desc + 16 * usize::from(index) + 14, &flags);
+            }
+            2 => self.write(driver, &script.take::<4>()?),
             _ => {
                 let relative = script.word()?;
                 self.write(usize::from(relative), &script.take::<8>()?);
@@ -199,12 +246,12 @@ impl Duel {
     }
 }
 
-/// Lets `data` play a driver against both directions of a device-side split ring, with descriptors,
-/// indices and memory as it likes, changing while a burst is open.
+/// Lets `data` play a driver against both directions of a device-side ring of either format, with
+/// descriptors, indices and memory as it likes, changing while a burst is open.
 ///
 /// # Panics
 /// If an invariant of the rings does not hold, or a byte outside the guest's regions was written.
-pub fn split_ring(data: &[u8]) {
+pub fn ring(data: &[u8]) {
     let mut script = Script(data);
     let Some([size, features]) = script.take() else {
         return;
@@ -215,11 +262,19 @@ pub fn split_ring(data: &[u8]) {
         feature::MRG_RXBUF,
         feature::VERSION_1,
     ];
-    let features = (0..4)
+    let mut wanted = (0..4)
         .filter(|i| features >> i & 1 == 0)
         .map(|i| bits[i])
         .sum();
-    let Ok(mut duel) = Duel::new(1 << (size % 8), features) else {
+    let mut entries = 1 << (size % 8);
+    if features & 0x10 != 0 {
+        wanted |= feature::RING_PACKED;
+        entries = u16::from(size % 128) + 1;
+    }
+    if features & 0x20 != 0 {
+        wanted |= feature::IN_ORDER;
+    }
+    let Ok(mut duel) = Duel::new(entries, wanted) else {
         return;
     };
     while let Some(step) = script.byte() {
@@ -252,7 +307,7 @@ mod tests {
 
         #[test]
         fn any_driver_is_survived(data in proptest::collection::vec(any::<u8>(), 0..600)) {
-            super::split_ring(&data);
+            super::ring(&data);
         }
 
         /// Drivers that mostly make sense come further.
@@ -283,7 +338,36 @@ mod tests {
                     _ => vec![0x83, index, len as u8, (len >> 8) as u8 & 7],
                 });
             }
-            super::split_ring(&script);
+            super::ring(&script);
+        }
+
+        #[test]
+        fn plausible_packed_driver_is_survived(
+            size in 0u8..128,
+            features in 0u8..64,
+            steps in proptest::collection::vec(
+                (0u8..2, any::<u16>(), any::<u16>(), any::<u8>(), any::<u8>(), any::<u8>()),
+                1..80,
+            ),
+        ) {
+            let mut script = vec![size % 9, features | 0x10];
+            for (queue, address, len, flags, id, next) in steps {
+                let direction = if queue == 0 { 2 } else { 0 };
+                let flags = if flags < 150 { direction } else { direction | flags & 5 };
+                script.push(queue << 6);
+                script.extend((address & 0x3fff).to_le_bytes());
+                script.extend((len & 0x7ff).to_le_bytes());
+                script.extend([flags, id]);
+                match next % 8 {
+                    0 | 1 => script.extend([0x80, 64]),
+                    2 => script.extend([0x80, 64, 0x81]),
+                    3 | 4 => script.push(0x82),
+                    5 => script.extend([0x83, id, len as u8, (len >> 8) as u8 & 7]),
+                    6 => script.extend([queue << 6 | 2, id, next, 0, next & 3]),
+                    _ => script.extend([0x84]),
+                }
+            }
+            super::ring(&script);
         }
     }
 }

@@ -68,9 +68,44 @@ pub(crate) fn tell_then_ask<T: Cell, A: Cell>(tell: &T, value: T::Value, ask: &A
     ask.load(Ordering::Acquire)
 }
 
+/// Publishes a split ring's index, which stood at `old` before; tells whether the other side wants
+/// to be notified, by what `wish` says: the event index where that was negotiated, or the flags of
+/// its ring.
+#[inline(always)]
+pub(crate) fn publish_index<C: Cell<Value = u16>>(
+    index: &C,
+    new: u16,
+    old: u16,
+    wish: &C,
+    event_index: bool,
+) -> bool {
+    let wish = tell_then_ask(index, new, wish);
+    if event_index {
+        crossed(wish, new, old)
+    } else {
+        // Virtio 1.2, 2.7.6.1 and 2.7.8.1: bit 0 of either side's flags means "not now".
+        wish & 1 == 0
+    }
+}
+
+/// Publishes descriptors of a packed ring from `old` up to `new` by writing the first one's second
+/// word; tells whether the other side wants to be notified, by its event suppression.
+#[inline(always)]
+pub(crate) fn publish_descriptors<C: Cell<Value = u64>, E: Cell<Value = u32>>(
+    first: &C,
+    word: u64,
+    [old, new]: [Place; 2],
+    size: u16,
+    events: &E,
+    event_index: bool,
+) -> bool {
+    let wish = tell_then_ask(first, word, events);
+    is_wanted(wish, old, new, size, event_index)
+}
+
 /// Whether a split ring's step from `old` to `new` passes `event` (2.7.10).
 #[inline(always)]
-pub(crate) fn crossed(event: u16, new: u16, old: u16) -> bool {
+fn crossed(event: u16, new: u16, old: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }
 
@@ -154,13 +189,7 @@ impl Place {
 /// Whether whoever wrote `suppression`, an event suppression structure (2.8.10), wants to be told
 /// that the other side went from `old` to `new` in a ring of `size`.
 #[inline]
-pub(crate) fn is_wanted(
-    suppression: u32,
-    old: Place,
-    new: Place,
-    size: u16,
-    event_index: bool,
-) -> bool {
+fn is_wanted(suppression: u32, old: Place, new: Place, size: u16, event_index: bool) -> bool {
     match suppression >> 16 & 3 {
         EVENTS_DISABLE => false,
         EVENTS_DESC if event_index => {
@@ -177,6 +206,9 @@ pub(crate) fn is_wanted(
 pub(crate) fn suppression(flags: u32, place: Place) -> u32 {
     u32::from(place.encode()) | flags << 16
 }
+
+#[cfg(test)]
+mod ordering;
 
 #[cfg(test)]
 mod tests {

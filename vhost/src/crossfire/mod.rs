@@ -17,6 +17,7 @@ use crate::ring::{
     Areas, BURST_BYTES, BURST_DESCRIPTORS, Direction, FRAME_DESCRIPTORS, FromGuest, MAX_CHAIN,
     MAX_FRAME, Ring, RingReport, Started, ToGuest,
 };
+use crate::virtqueue::{EVENTS_DESC, Place, suppression};
 
 /// Bytes of a region, and from one region to the next in the file. A region begins and ends in the midst of a page, so
 /// that a step beyond it is one into what lies between the regions and is looked at in the end.
@@ -115,12 +116,20 @@ impl Deal {
             feature::MRG_RXBUF,
             feature::VERSION_1,
         ];
-        let features = (0..all.len())
+        let mut features = (0..all.len())
             .filter(|i| bits >> i & 1 == 0)
             .map(|i| all[i])
             .sum();
+        let mut entries = 1 << (size % 8);
+        if bits & 0x10 != 0 {
+            features |= feature::RING_PACKED;
+            entries = u16::from(size % 128) + 1;
+        }
+        if bits & 0x20 != 0 {
+            features |= feature::IN_ORDER;
+        }
         Self {
-            size: 1 << (size % 8),
+            size: entries,
             features,
             enabled: bits & 0x40 == 0,
             epoch,
@@ -134,6 +143,8 @@ struct Scene {
     hostile: Seat,
     victim: Seat,
     deal: Deal,
+    /// Where the hostile guest writes next in packed rings.
+    places: [Place; 2],
     memory: Option<Arc<GuestMemory>>,
     plugged: [bool; REGIONS],
     /// What the unplugged regions held when they were unplugged.
@@ -157,6 +168,7 @@ impl Scene {
             hostile: Seat::new(),
             victim: Seat::new(),
             deal,
+            places: [Place::START; 2],
             memory: None,
             plugged: [false; REGIONS],
             unplugged: std::array::from_fn(|_| vec![0; REGION]),
@@ -257,8 +269,9 @@ impl Scene {
     }
 
     /// The hostile guest's move: a descriptor, an entry of the available ring, an index, raw bytes.
-    fn guest(&self, queue: usize, what: u8, script: &mut Script<'_>) -> Option<()> {
+    fn guest(&mut self, queue: usize, what: u8, script: &mut Script<'_>) -> Option<()> {
         let [desc, avail, used] = RINGS[queue].map(|at| at as usize);
+        let packed = self.deal.features & feature::RING_PACKED != 0;
         match what % 5 {
             0 => {
                 let (index, relative) = (script.byte()?, script.word()?);
@@ -270,9 +283,26 @@ impl Scene {
                 let mut bytes = [0; 16];
                 bytes[..8].copy_from_slice(&address.to_le_bytes());
                 bytes[8..12].copy_from_slice(&len.to_le_bytes());
-                bytes[12] = flags & 7;
-                bytes[14] = next;
-                self.write(desc + 16 * usize::from(index), &bytes);
+                if packed {
+                    let place = &mut self.places[queue];
+                    let at = desc + 16 * usize::from(place.index);
+                    let flags = u16::from(flags & 7) | place.available();
+                    bytes[12] = next;
+                    bytes[14..].copy_from_slice(&flags.to_le_bytes());
+                    place.advance(1, self.deal.size);
+                    self.write(at, &bytes);
+                } else {
+                    bytes[12] = flags & 7;
+                    bytes[14] = next;
+                    self.write(desc + 16 * usize::from(index), &bytes);
+                }
+            }
+            1 if packed => {
+                // Now and then the flags of any descriptor.
+                let byte = script.byte()?;
+                if byte >= 0x80 {
+                    self.write(desc + 16 * usize::from(byte & 0x7f) + 14, &[byte; 2]);
+                }
             }
             1 if self.plugged[0] => {
                 // An entry behind the last one that is available.
@@ -280,6 +310,10 @@ impl Scene {
                 let entry = avail + 4 + 2 * usize::from(index % self.deal.size);
                 self.write(entry, &[script.byte()?, 0]);
                 self.write(avail + 2, &index.wrapping_add(1).to_le_bytes());
+            }
+            2 if packed => {
+                let wish = suppression(EVENTS_DESC, self.places[queue]);
+                self.write(avail, &wish.to_le_bytes());
             }
             2 if self.plugged[0] => {
                 // As many as the ring holds, from what was used on.
@@ -308,6 +342,7 @@ impl Scene {
             2 => self.hostile.install(None, self.deal),
             _ => {
                 self.deal = Deal::read(script.take()?, self.deal.epoch + 1);
+                self.places = [Place::START; 2];
                 self.hostile.install(self.memory.as_ref(), self.deal);
             }
         }

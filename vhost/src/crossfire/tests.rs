@@ -93,7 +93,7 @@ fn script() -> impl Strategy<Value = Vec<u8>> {
     ];
     (
         any::<u8>(),
-        0u8..16,
+        0u8..64,
         proptest::collection::vec(step, 1..120),
     )
         .prop_map(|(size, bits, steps)| {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::ring::{Common, Piece, Used};
 use crate::net::feature;
 use crate::virtqueue::{
-    DESC_NEXT, EVENTS_DESC, EVENTS_DISABLE, EVENTS_ENABLE, Place, is_wanted, suppression,
+    DESC_NEXT, EVENTS_DESC, EVENTS_DISABLE, EVENTS_ENABLE, Place, publish_descriptors, suppression,
     tell_then_ask,
 };
 
@@ -85,13 +85,14 @@ impl PackedDriver {
             return false;
         };
         let old = std::mem::replace(&mut self.published, self.next_avail);
-        let wish = tell_then_ask(
+        publish_descriptors(
             common.memory.cell_u64(Self::at(common, old) + 8),
             control,
+            [old, self.next_avail],
+            common.layout.size,
             common.memory.cell_u32(common.layout.used),
-        );
-        let event_index = common.has(feature::EVENT_IDX);
-        is_wanted(wish, old, self.next_avail, common.layout.size, event_index)
+            common.has(feature::EVENT_IDX),
+        )
     }
 
     pub(super) fn look(

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::ring::{Common, Piece, Used};
 use crate::net::feature;
-use crate::virtqueue::{DESC_NEXT, crossed, tell_then_ask};
+use crate::virtqueue::{DESC_NEXT, publish_index, tell_then_ask};
 
 #[derive(Debug, Default)]
 pub(super) struct SplitDriver {
@@ -67,18 +67,15 @@ impl SplitDriver {
             return false;
         }
         let old = std::mem::replace(&mut self.published, self.next_avail);
-        let wish = tell_then_ask(
+        publish_index(
             common.memory.cell_u16(common.layout.avail + 2),
             self.next_avail,
+            old,
             common
                 .memory
                 .cell_u16(Self::wish(common, common.layout.used, 8)),
-        );
-        if common.has(feature::EVENT_IDX) {
-            crossed(wish, self.next_avail, old)
-        } else {
-            wish & 1 == 0
-        }
+            common.has(feature::EVENT_IDX),
+        )
     }
 
     /// Chains that the device gave back and nobody has looked at.

@@ -21,6 +21,8 @@ mod format;
 mod from_guest;
 mod log;
 #[cfg(test)]
+mod naive;
+#[cfg(test)]
 mod oracle;
 mod packed;
 mod split;

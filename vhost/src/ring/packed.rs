@@ -15,7 +15,7 @@ use crate::memory::{Access, GuestMemory};
 use crate::net::feature;
 use crate::virtqueue::{
     Cell, DESC_AVAIL, DESC_INDIRECT, DESC_NEXT, DESC_USED, DESC_WRITE, EVENTS_DESC, EVENTS_DISABLE,
-    EVENTS_ENABLE, Place, is_wanted, suppression, tell_then_ask,
+    EVENTS_ENABLE, Place, publish_descriptors, suppression, tell_then_ask,
 };
 
 /// What must be as expected for a chain of one ordinary descriptor.
@@ -300,8 +300,14 @@ impl PackedRing {
             _ => first,
         };
         let word = self.used(old, named);
-        let wish = tell_then_ask(self.control(old.index), word, self.driver_events());
-        let wanted = is_wanted(wish, old, self.next, self.layout.size, self.event_index);
+        let wanted = publish_descriptors(
+            self.control(old.index),
+            word,
+            [old, self.next],
+            self.layout.size,
+            self.driver_events(),
+            self.event_index,
+        );
         std::mem::take(&mut self.fresh) | wanted
     }
 

@@ -8,10 +8,8 @@ use super::{Areas, Burst, Chain, Direction, MAX_CHAIN, RingError, RingLog, RingS
 use crate::copy;
 use crate::memory::{Access, GuestMemory};
 use crate::net::feature;
-use crate::virtqueue::{Cell, DESC_INDIRECT, DESC_NEXT, crossed, tell_then_ask};
+use crate::virtqueue::{Cell, DESC_INDIRECT, DESC_NEXT, publish_index, tell_then_ask};
 
-/// `avail.flags`: the driver wants no notifications.
-const NO_INTERRUPT: u16 = 1;
 /// `used.flags`: the device wants no notifications.
 const NO_NOTIFY: u16 = 1;
 
@@ -91,8 +89,8 @@ pub(crate) struct SplitRing {
     /// The available index when we last looked.
     seen: u16,
     event_index: bool,
-    /// The used index when the driver was last told of it; a ring that starts always tells.
-    signalled: Option<u16>,
+    /// Nothing was published yet: a ring that starts always tells.
+    fresh: bool,
 }
 
 // SAFETY: the pointers lead into the buffers' memory, which travels along; one thread at a time
@@ -117,7 +115,7 @@ impl SplitRing {
             },
             seen: used,
             event_index: features & feature::EVENT_IDX != 0,
-            signalled: None,
+            fresh: true,
         }
     }
 
@@ -136,7 +134,7 @@ impl SplitRing {
     pub(crate) fn resume(&mut self, old: &Self) {
         self.state = old.state;
         self.seen = old.state.next_avail;
-        self.signalled = old.signalled;
+        self.fresh = old.fresh;
     }
 
     fn mask(&self) -> u16 {
@@ -265,8 +263,9 @@ impl SplitRing {
         }
         let count = chains.len() as u16;
         self.state.next_avail = self.state.next_avail.wrapping_add(count);
-        self.state.next_used = self.state.next_used.wrapping_add(count);
-        let new = self.state.next_used;
+        let old = self.state.next_used;
+        let new = old.wrapping_add(count);
+        self.state.next_used = new;
         let wish = if self.event_index {
             4 + 2 * usize::from(self.layout.size)
         } else {
@@ -274,16 +273,12 @@ impl SplitRing {
         };
         // SAFETY: the layout was checked; the used index is at offset 2 of the used ring, the
         // flags and the driver's event index are at both ends of the available ring.
-        let wish = unsafe {
+        let wanted = unsafe {
             let index = cell(self.layout.used.add(2));
-            tell_then_ask(index, new, cell(self.layout.avail.add(wish)))
+            let wish = cell(self.layout.avail.add(wish));
+            publish_index(index, new, old, wish, self.event_index)
         };
-        if self.event_index {
-            let old = self.signalled.replace(new);
-            old.is_none_or(|old| crossed(wish, new, old))
-        } else {
-            wish & NO_INTERRUPT == 0
-        }
+        std::mem::take(&mut self.fresh) | wanted
     }
 
     pub(crate) fn mark_published(&self, log: &RingLog, chains: &[Chain]) {
