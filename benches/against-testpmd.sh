@@ -21,10 +21,11 @@ done
 # What the driver does, by case. `rewrite` writes and reads every buffer; without it the driver only moves indices.
 declare -A options=(
   [64]='--size 64' [64-rewrite]='--size 64 --rewrite' [64-no-merge]='--size 64 --no-merge' [64-ring-256]='--size 64 --ring 256'
+  [64-packed]='--size 64 --packed' [64-packed-rewrite]='--size 64 --packed --rewrite'
   [1518]='--size 1518' [1518-rewrite]='--size 1518 --rewrite' [large]='--size 65536' [large-rewrite]='--size 65536 --rewrite'
   [64-four-functions]='--size 64 --functions 4' [64-idle-ports]='--size 64'
 )
-cases=(64 64-rewrite 64-no-merge 64-ring-256 1518 1518-rewrite large large-rewrite 64-four-functions 64-idle-ports)
+cases=(64 64-rewrite 64-no-merge 64-ring-256 64-packed 64-packed-rewrite 1518 1518-rewrite large large-rewrite 64-four-functions 64-idle-ports)
 [ ${#chosen[@]} -eq 0 ] || cases=("${chosen[@]}")
 for case in "${cases[@]}"; do [ -n "${options[$case]:-}" ] || { echo "no such case: $case; there are: ${!options[*]}" >&2; exit 2; }; done
 results=$(realpath "$results")

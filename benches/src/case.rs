@@ -40,8 +40,16 @@ impl Case {
         Self { settings, ..self }
     }
 
+    const fn packed(self) -> Self {
+        let settings = Settings {
+            packed: true,
+            ..self.settings
+        };
+        Self { settings, ..self }
+    }
+
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::SMALL,
         Self {
             name: "64-rewrite",
@@ -62,6 +70,14 @@ impl Case {
                 ..Settings::DEFAULT
             },
             ..Self::SMALL
+        },
+        Self {
+            name: "64-packed",
+            ..Self::SMALL.packed()
+        },
+        Self {
+            name: "64-packed-rewrite",
+            ..Self::SMALL.packed().rewriting()
         },
         Self {
             name: "64-idle-ports",

@@ -19,6 +19,8 @@ pub struct Settings {
     pub queue_size: u16,
     /// Whether buffers are mergeable.
     pub mergeable: bool,
+    /// Whether rings are packed.
+    pub packed: bool,
     /// How much of the frames they touch.
     pub mode: FastMode,
     /// Who listens on the sockets; as client, the back end does.
@@ -26,10 +28,11 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Rings of 1024 entries, mergeable buffers, connecting; only indices are moved.
+    /// Split rings of 1024 entries, mergeable buffers, connecting; only indices are moved.
     pub const DEFAULT: Self = Self {
         queue_size: 1024,
         mergeable: true,
+        packed: false,
         mode: FastMode::IndexOnly,
         role: Role::Client,
     };
@@ -122,6 +125,9 @@ fn attach(
     if settings.mergeable {
         config.features |= feature::MRG_RXBUF;
     }
+    if settings.packed {
+        config.features |= feature::RING_PACKED;
+    }
     let mut header = NetHeader::default();
     if frame.len() > LONGEST_PLAIN {
         config.features |= feature::CSUM | feature::HOST_TSO4;
@@ -130,6 +136,11 @@ fn attach(
         header = SEGMENT;
     }
     let (end, pairs) = FrontEnd::connect(config)?;
+    if settings.packed && end.features() & feature::RING_PACKED == 0 {
+        return Err(DriverError::Config(
+            "the back end has no packed rings".into(),
+        ));
+    }
     let pair = pairs
         .into_iter()
         .next()

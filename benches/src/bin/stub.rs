@@ -1,6 +1,6 @@
 //! Drives any vhost-user back end that has two ports: two guests whose driver does as little as can be.
 //!
-//! `stub SOCKET_A SOCKET_B [IDLE_SOCKET …] [--size BYTES] [--seconds N] [--ring N] [--rewrite] [--no-merge] [--server]
+//! `stub SOCKET_A SOCKET_B [IDLE_SOCKET …] [--size BYTES] [--seconds N] [--ring N] [--rewrite] [--no-merge] [--packed] [--server]
 //! [--functions 0|1|4] [--core N] [--kvm]`; prints one line `mpps=… gbps=… empty=…`. Frames of more than 1518 bytes are
 //! large TCP segments. To the idle sockets guests are attached that send nothing. With `--kvm` the driver runs inside a
 //! KVM guest that has both ports; it rewrites and reads every buffer.
@@ -58,16 +58,19 @@ fn parse() -> Option<Arguments> {
             }
             "--rewrite" => parsed.settings.mode = FastMode::Rewrite,
             "--no-merge" => parsed.settings.mergeable = false,
+            "--packed" => parsed.settings.packed = true,
             "--kvm" => parsed.kvm = true,
             "--server" => parsed.settings.role = Role::Server,
             other if !other.starts_with('-') => parsed.sockets.push(other.into()),
             _ => return None,
         }
     }
-    // The guest under KVM checks what it receives against what was sent, in buffers of one size, and connects.
+    // The guest under KVM checks what it receives against what was sent, in split rings with buffers of one size, and
+    // connects.
     let fits = parsed.sockets.len() == 2
         && parsed.length != Length::Four
         && parsed.size <= 1518
+        && !parsed.settings.packed
         && parsed.settings.role == Role::Client;
     (parsed.sockets.len() >= 2 && (fits || !parsed.kvm)).then_some(parsed)
 }
@@ -76,7 +79,7 @@ fn main() -> ExitCode {
     let Some(arguments) = parse() else {
         eprintln!(
             "usage: stub SOCKET_A SOCKET_B [IDLE_SOCKET …] [--size BYTES] [--seconds N] [--ring N] [--core N]\n            \
-             [--functions 0|1|4] [--rewrite] [--no-merge] [--server] [--kvm]"
+             [--functions 0|1|4] [--rewrite] [--no-merge] [--packed] [--server] [--kvm]"
         );
         return ExitCode::from(2);
     };
