@@ -79,6 +79,52 @@ fn rings_go_on_where_they_stood() {
     go_on(feature::RING_PACKED, |frames| place(frames) * 0x1_0001);
 }
 
+/// Virtio 1.2, 2.6.1: one queue is reset, the others know nothing of it.
+#[test]
+fn one_pair_is_reset_while_the_others_go_on() {
+    for format in [0, feature::RING_PACKED] {
+        let (_dir, path) = socket();
+        let echo = Echo::start(DeviceConfig {
+            queue_pairs: 3,
+            ..DeviceConfig::new(&path)
+        });
+        let mut config = FrontEndConfig {
+            queue_pairs: 3,
+            ..FrontEndConfig::new(&path)
+        };
+        config.features |= feature::RING_RESET | format;
+        let (mut front_end, mut pairs) = FrontEnd::connect(config).expect("connects");
+        assert_ne!(front_end.features() & feature::RING_RESET, 0);
+        let mut others = pairs.split_off(1);
+        let stop = Arc::new(AtomicUsize::new(0));
+        let stopped = stop.clone();
+        let traffic = std::thread::spawn(move || {
+            let mut rounds = 0;
+            while stopped.load(Ordering::Relaxed) == 0 {
+                for pair in &mut others {
+                    ping(pair, &[60, 1500, 9000].repeat(10));
+                }
+                rounds += 1;
+            }
+            rounds
+        });
+        for round in 0..40 {
+            // Frames are under way when it is stopped, in some rounds.
+            if round % 2 == 0 {
+                for _ in 0..20 {
+                    pairs[0].transmit.send(NetHeader::default(), &[3; 700]);
+                }
+                pairs[0].transmit.flush();
+            }
+            pairs[0] = front_end.reset_pair(0).expect("resets");
+            ping(&mut pairs[0], &[60; 100 + 7]);
+        }
+        stop.store(1, Ordering::Relaxed);
+        assert!(traffic.join().expect("the others go on") > 0);
+        assert_eq!(echo.status().last_error, None);
+    }
+}
+
 fn memory_table_changes(features: u64) {
     let (_dir, path) = socket();
     let _echo = Echo::start(DeviceConfig::new(&path));

@@ -298,23 +298,12 @@ impl FrontEnd {
                 "without packed rings, the queue size must be a power of two".into(),
             ));
         }
-        for layout in &self.layouts {
-            // Whole pages from the descriptors up to the tables: the rings and nothing else.
-            self.memory
-                .write(layout.desc, &vec![0; layout.tables - layout.desc]);
-        }
         self.prepare()?;
-        let mut pairs = Vec::new();
-        for layouts in self.layouts.chunks(2) {
-            let receive = ReceiveQueue::new(self.memory.clone(), layouts[0], self.features)?;
-            let transmit = TransmitQueue::new(self.memory.clone(), layouts[1], self.features)?;
-            pairs.push(DriverPair { receive, transmit });
-        }
+        let mut pairs: Vec<_> = (0..self.layouts.len() / 2)
+            .map(|pair| self.make_pair(pair))
+            .collect::<Result<_, _>>()?;
         for (index, pair) in pairs.iter_mut().enumerate() {
-            let base = DriverRing::base(self.features);
-            self.start_queue(2 * index, &pair.receive.ring, base)?;
-            self.start_queue(2 * index + 1, &pair.transmit.ring, base)?;
-            pair.receive.flush();
+            self.start_pair(index, pair)?;
         }
         self.running = true;
         self.enable(true)?;
@@ -346,6 +335,47 @@ impl FrontEnd {
 
     fn has_status(&self) -> bool {
         self.protocol.contains(VhostUserProtocolFeatures::STATUS)
+    }
+
+    /// Stops one pair of queues and starts it again from nothing, as drivers do it with
+    /// [`feature::RING_RESET`], while the others go on. The pair of before is dead.
+    ///
+    /// # Errors
+    /// A back end that refuses.
+    pub fn reset_pair(&mut self, index: usize) -> Result<DriverPair, DriverError> {
+        for queue in [2 * index, 2 * index + 1] {
+            self.frontend.set_vring_enable(queue, false)?;
+            self.frontend.get_vring_base(queue)?;
+        }
+        let mut pair = self.make_pair(index)?;
+        self.start_pair(index, &mut pair)?;
+        for queue in [2 * index, 2 * index + 1] {
+            self.frontend.set_vring_enable(queue, true)?;
+        }
+        Ok(pair)
+    }
+
+    /// Rings that nobody has used yet, of a pair that is stopped.
+    fn make_pair(&self, index: usize) -> Result<DriverPair, DriverError> {
+        let layouts = [self.layouts[2 * index], self.layouts[2 * index + 1]];
+        for layout in layouts {
+            // Whole pages from the descriptors up to the tables: the rings and nothing else.
+            self.memory
+                .write(layout.desc, &vec![0; layout.tables - layout.desc]);
+        }
+        let memory = &self.memory;
+        Ok(DriverPair {
+            receive: ReceiveQueue::new(memory.clone(), layouts[0], self.features)?,
+            transmit: TransmitQueue::new(memory.clone(), layouts[1], self.features)?,
+        })
+    }
+
+    fn start_pair(&self, index: usize, pair: &mut DriverPair) -> Result<(), DriverError> {
+        let base = DriverRing::base(self.features);
+        self.start_queue(2 * index, &pair.receive.ring, base)?;
+        self.start_queue(2 * index + 1, &pair.transmit.ring, base)?;
+        pair.receive.flush();
+        Ok(())
     }
 
     fn check_buffers(&self) -> Result<(), DriverError> {
