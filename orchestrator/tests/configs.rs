@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+use chainplane::bench;
 use chainplane::plan::Plan;
 use chainplane::spec::model::{Endpoint, Model};
 use chainplane::spec::{self, Environment, schema};
@@ -169,6 +170,15 @@ fn the_sample_capture_is_current() {
 #[test]
 fn the_schema_is_current() {
     assert_current("docs/schema.json", schema::json().as_bytes());
+}
+
+#[test]
+fn the_schemas_of_measurements_are_current() {
+    assert_current("docs/bench-schema.json", bench::output::schema().as_bytes());
+    assert_current(
+        "docs/bench-suite-schema.json",
+        bench::suite::schema().as_bytes(),
+    );
 }
 
 /// One way to damage a text.

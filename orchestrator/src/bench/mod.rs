@@ -11,6 +11,7 @@ pub mod method;
 pub mod output;
 mod stateful;
 pub mod stats;
+pub mod suite;
 pub mod traffic;
 pub mod trial;
 pub mod units;

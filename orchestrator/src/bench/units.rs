@@ -90,6 +90,15 @@ pub fn pps(rate: f64) -> String {
     scaled(rate, "pps")
 }
 
+/// Two rates in one unit: `10.40 to 10.62 Mpps`.
+pub fn pps_range(low: f64, high: f64) -> String {
+    let (low, high) = (pps(low), pps(high));
+    match (low.split_once(' '), high.split_once(' ')) {
+        (Some((number, unit)), Some((_, same))) if unit == same => format!("{number} to {high}"),
+        _ => format!("{low} to {high}"),
+    }
+}
+
 /// Something a second, or a number of things, in four digits: `12.34 M`, `1234 `, with `unit` behind it.
 pub fn scaled(value: f64, unit: &str) -> String {
     let (value, prefix) = match value.abs() {

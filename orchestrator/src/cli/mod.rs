@@ -1,6 +1,7 @@
 //! The command line.
 
 mod attach;
+mod bench;
 mod capture;
 mod check;
 mod run;
@@ -83,6 +84,13 @@ enum Command {
         #[command(flatten)]
         instance: InstanceChoice,
     },
+    /// Measure a chain: throughput, latency, loss, connections, by the methods of the field
+    ///
+    /// `chainplane bench --config FILE` starts the configuration and measures it, with nothing else
+    /// installed. `bench attach` measures what others run. Exit code 0 if everything was measured, 1
+    /// if not, 3 if a ratio that was asked for was not reached, 130 after Ctrl-C, which ends with a
+    /// report of what was found until then.
+    Bench(Box<bench::Bench>),
     /// Print the JSON Schema of configurations, for editors
     Schema,
 }
@@ -128,6 +136,7 @@ pub fn main() -> ExitCode {
             .and_then(|socket| capture::run(&socket, &port, write.as_deref())),
         Command::Check { file } => check::run(&file),
         Command::Attach { file, port } => attach::run(&file, &port),
+        Command::Bench(bench) => bench::run(*bench),
         Command::Schema => print(&schema::json()),
     };
     done.unwrap_or_else(|code| code)
@@ -183,5 +192,16 @@ fn print(text: &str) -> Result<ExitCode, ExitCode> {
             Err(fail(&format!("can't write: {error}")))
         }
         _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    /// Names of arguments that clash are found only where they are parsed.
+    #[test]
+    fn the_arguments_of_all_commands_fit_together() {
+        super::Arguments::command().debug_assert();
     }
 }

@@ -9,7 +9,7 @@ mod function;
 pub mod model;
 mod read;
 pub mod schema;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -105,7 +105,7 @@ pub(crate) fn check_text(
 
 /// Turns paths into bytes of the text. Where two places are one text that an alias shares, the
 /// first is where the alias stands.
-fn locate(tree: &yaml::Tree, errors: &mut [Diagnostic]) {
+pub(crate) fn locate(tree: &yaml::Tree, errors: &mut [Diagnostic]) {
     for error in errors {
         let Some(place) = &error.place else { continue };
         let mut span = tree.locate(place);
@@ -121,7 +121,7 @@ fn locate(tree: &yaml::Tree, errors: &mut [Diagnostic]) {
 }
 
 /// The file's text, or why it can't be had.
-fn read_file(path: &Path) -> Result<String, String> {
+pub(crate) fn read_file(path: &Path) -> Result<String, String> {
     let file = File::open(path).map_err(|e| format!("can't be opened: {e}"))?;
     let metadata = file.metadata().map_err(|e| format!("can't be read: {e}"))?;
     if metadata.is_dir() {

@@ -24,7 +24,7 @@ mod throughput;
 pub use runner::{Runner, Sample, Stop, Subject, Watch};
 pub use settings::{Effort, Method, Settings};
 
-use super::output::record::{Outcome, Quality};
+use super::output::record::{Outcome, Quality, Trial};
 use super::trial::Rate;
 
 /// Runs all methods that the runner's settings name, in an order in which later ones can use what earlier ones found.
@@ -34,7 +34,12 @@ use super::trial::Rate;
 /// Why it stopped early.
 pub fn run(runner: &mut Runner<'_>, outcomes: &mut Vec<Outcome>) -> Result<(), Stop> {
     runner.warm_up()?;
-    for method in runner.settings.methods.clone() {
+    let methods = runner.settings.methods.clone();
+    for (index, &method) in methods.iter().enumerate() {
+        runner.rest = methods[index + 1..]
+            .iter()
+            .map(|&later| runner.settings.cost(later))
+            .sum();
         match method {
             Method::Mrr => outcomes.push(mrr::run(runner)?),
             Method::Ndr | Method::Pdr => rates::run(runner, outcomes)?,
@@ -90,11 +95,16 @@ fn ceiling(runner: &mut Runner<'_>) -> Result<f64, Stop> {
     if let Some(found) = runner.ceiling {
         return Ok(found);
     }
-    let time = runner.settings.probe;
-    let sample = runner.sample("probe", Rate::Max, time)?;
-    let directions = sample.trial.directions.iter();
-    let fastest = directions.map(|d| d.received).max().unwrap_or(0) as f64;
-    let received = fastest / sample.trial.elapsed_s.max(1e-9);
+    if runner.trials.iter().all(|trial| trial.load.is_some()) {
+        runner.sample("probe", Rate::Max, runner.settings.probe)?;
+    }
+    // The best of all such trials: what disturbs one makes it slower, never faster.
+    let closed = runner.trials.iter().filter(|trial| trial.load.is_none());
+    let rate = |trial: &Trial| {
+        let most = trial.directions.iter().map(|d| d.received).max();
+        most.unwrap_or(0) as f64 / trial.elapsed_s.max(1e-9)
+    };
+    let received = closed.map(rate).fold(0.0, f64::max);
     // An open loop may get more through than a closed one, whose packets wait for room.
     let found = (received * HEADROOM).max(MIN_LOAD * 2.0);
     runner.ceiling = Some(found);

@@ -9,6 +9,10 @@ use crate::bench::output::record::{GoalOutcome, Outcome, Quality, Trial};
 use crate::bench::stats::Estimate;
 use crate::bench::trial::{Load, Rate};
 
+/// By how much the highest load is raised that turns out too low, and how often.
+const RAISE: f64 = 1.6;
+const MOST_RAISED: u32 = 12;
+
 /// What one search found for one goal, in packets a second of all directions.
 struct Searched {
     lower: Option<f64>,
@@ -55,31 +59,17 @@ fn search(
     let mut search = Search::new(goals.to_vec(), lowest, highest);
     let first = runner.trials.len();
     let mut end = Ok(());
-    while let Next::Trial { load, duration } = search.next() {
-        if runner.is_late() {
-            break;
-        }
-        let left = (search.remaining() - duration).max(0.0);
-        runner.expect(Duration::from_secs_f64(left));
-        let order = Load {
-            rate: Rate::PacketsPerSecond(load),
-            duration: Duration::from_secs_f64(duration),
-            burst: None,
-        };
-        match runner.load(&name(goals), &order) {
-            Ok(sample) => search.add(
-                load,
-                Evidence {
-                    duration,
-                    effective: sample.trial.elapsed_s.max(duration),
-                    loss: sample.trial.loss_ratio,
-                    excused: sample.excused(),
-                },
-            ),
-            Err(stop) => {
-                end = Err(stop);
-                break;
+    let mut raised = 0;
+    while end.is_ok() && !runner.is_late() {
+        match search.next() {
+            Next::Trial { load, duration } => end = trial(runner, &mut search, load, duration),
+            // The highest load was a guess, and too low.
+            Next::Done if raised < MOST_RAISED && is_guess(runner) && meets(&search) => {
+                raised += 1;
+                search.raise(RAISE);
+                runner.ceiling = Some(search.highest());
             }
+            Next::Done => break,
         }
     }
     runner.expect(Duration::ZERO);
@@ -87,6 +77,44 @@ fn search(
     let found = search.found();
     let results = found.iter().map(|found| result(found, trials));
     (results.collect(), end)
+}
+
+/// Whether the highest load was not given by the user.
+fn is_guess(runner: &Runner<'_>) -> bool {
+    runner.settings.highest.is_none()
+}
+
+/// Whether some goal is met at the highest load.
+fn meets(search: &Search) -> bool {
+    search
+        .found()
+        .iter()
+        .any(|found| found.status == Status::AtMost)
+}
+
+/// One trial of the search.
+fn trial(
+    runner: &mut Runner<'_>,
+    search: &mut Search,
+    load: f64,
+    duration: f64,
+) -> Result<(), Stop> {
+    let left = (search.remaining() - duration).max(0.0);
+    runner.expect(Duration::from_secs_f64(left));
+    let order = Load {
+        rate: Rate::PacketsPerSecond(load),
+        duration: Duration::from_secs_f64(duration),
+        burst: None,
+    };
+    let sample = runner.load(&name(search.goals()), &order)?;
+    let evidence = Evidence {
+        duration,
+        effective: sample.trial.elapsed_s.max(duration),
+        loss: sample.trial.loss_ratio,
+        excused: sample.excused(),
+    };
+    search.add(load, evidence);
+    Ok(())
 }
 
 fn name(goals: &[Goal]) -> String {

@@ -93,6 +93,10 @@ pub struct Runner<'a> {
     pub settings: &'a Settings,
     /// Every trial so far.
     pub trials: Vec<Trial>,
+    /// About how long what comes after this case takes.
+    pub later: Duration,
+    /// About how long the methods take that come after the one that runs.
+    pub(super) rest: Duration,
     /// Highest load worth trying, in each direction, once it is known.
     pub(super) ceiling: Option<f64>,
     target: &'a mut dyn Subject,
@@ -108,6 +112,8 @@ impl<'a> Runner<'a> {
         Self {
             settings,
             trials: Vec::new(),
+            later: Duration::ZERO,
+            rest: settings.whole_cost(),
             ceiling: None,
             target,
             watch,
@@ -126,6 +132,11 @@ impl<'a> Runner<'a> {
     /// Says how much time the method still needs after its next trial.
     pub fn expect(&mut self, left: Duration) {
         self.left = left;
+    }
+
+    /// About how long everything takes that comes after the next trial.
+    fn left(&self) -> Duration {
+        self.left + self.rest + self.later
     }
 
     /// Whether the time for searches is used up.
@@ -193,7 +204,7 @@ impl<'a> Runner<'a> {
     /// A user who gives up, a target that can't be measured any more.
     pub fn load(&mut self, method: &str, load: &Load) -> Result<Sample, Stop> {
         self.watch
-            .trial(&describe(method, load), load.duration, self.left);
+            .trial(&describe(method, load), load.duration, self.left());
         if self.watch.cancelled() {
             return Err(Stop::Cancelled);
         }
@@ -213,7 +224,7 @@ impl<'a> Runner<'a> {
     pub fn overload(&mut self, over: &Load, after: &Load) -> Result<(TrialResult, Duration), Stop> {
         let takes = over.duration + after.duration;
         self.watch
-            .trial(&describe("recovery", over), takes, self.left);
+            .trial(&describe("recovery", over), takes, self.left());
         if self.watch.cancelled() {
             return Err(Stop::Cancelled);
         }
@@ -227,7 +238,7 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// As [`Runner::load`]; a target that does not carry connections.
     pub fn connect(&mut self, what: &str, load: &StatefulLoad) -> Result<StatefulResult, Stop> {
-        self.watch.trial(what, load.duration, self.left);
+        self.watch.trial(what, load.duration, self.left());
         if self.watch.cancelled() {
             return Err(Stop::Cancelled);
         }

@@ -198,9 +198,51 @@ impl Settings {
         }
     }
 
-    /// Whether `method` is to be run.
-    pub fn runs(&self, method: Method) -> bool {
-        self.methods.contains(&method)
+    /// About how long `method` takes.
+    pub fn cost(&self, method: Method) -> Duration {
+        let repetitions = self.repetitions as u32;
+        match method {
+            Method::Mrr => self.mrr_trial * self.mrr_trials as u32,
+            Method::Ndr | Method::Pdr => self.search_cost() * self.searches as u32,
+            Method::Throughput => self.rfc2544_trial * 8 * self.searches as u32,
+            Method::FrameLoss => self.rfc2544_trial * 6,
+            Method::BackToBack => Duration::from_secs(4) * repetitions,
+            Method::Recovery => self.rfc2544_trial * 2 * repetitions,
+            Method::Latency => {
+                self.latency_trial
+                    * if self.load.is_some() {
+                        1
+                    } else {
+                        self.latency_loads.len() as u32
+                    }
+            }
+            Method::Soak => self.soak,
+            Method::ConnectionsPerSecond | Method::ConcurrentConnections => {
+                self.connections_trial * 8
+            }
+            Method::Transactions => self.connections_trial,
+        }
+    }
+
+    /// As searches went on devices that behave: eight short trials, five of the middle phase, and four decisions by the
+    /// whole sum.
+    fn search_cost(&self) -> Duration {
+        let goals = self.goals.iter().map(|goal| {
+            let (first, sum) = (
+                goal.initial_trial.as_secs_f64(),
+                goal.duration_sum.as_secs_f64(),
+            );
+            8.0 * first + 5.0 * (first * sum).sqrt() + 4.0 * sum
+        });
+        Duration::from_secs_f64(goals.sum())
+    }
+
+    /// About how long everything takes.
+    pub fn whole_cost(&self) -> Duration {
+        let methods: Duration = self.methods.iter().map(|&method| self.cost(method)).sum();
+        let cost = self.warm_up + methods;
+        self.limit
+            .map_or(cost, |limit| cost.min(limit + self.mrr_trial))
     }
 }
 

@@ -141,7 +141,7 @@ fn repeated_searches_have_an_interval() {
     let mut settings = quick(&[Method::Pdr, Method::Throughput]);
     settings.searches = 4;
     let mut device = Device::new(3e6);
-    device.jitter = 0.01;
+    device.jitter = 0.1;
     let (outcomes, _) = measure(&mut device, &settings);
     let estimate = goal(&outcomes, "pdr").searches.clone().unwrap();
     assert_eq!(estimate.count, 4);

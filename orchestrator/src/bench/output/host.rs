@@ -27,8 +27,8 @@ pub struct Host {
     pub huge_pages: (u64, u64),
     /// Kernel release.
     pub kernel: String,
-    /// The kernel's command line: isolation, mitigations.
-    pub kernel_command_line: String,
+    /// What the kernel's command line says of isolation, huge pages, idling and mitigations.
+    pub kernel_parameters: String,
     /// The distribution.
     pub system: String,
     /// Version of the program that measured.
@@ -64,7 +64,7 @@ impl Host {
             memory_mib: memory("MemTotal") >> 10,
             huge_pages: (memory("HugePages_Total"), memory("HugePages_Free")),
             kernel: named(&read("/proc/sys/kernel/osrelease")),
-            kernel_command_line: named(&read("/proc/cmdline")),
+            kernel_parameters: parameters(&read("/proc/cmdline")),
             system: system(&read("/etc/os-release")),
             chainplane: env!("CARGO_PKG_VERSION").to_owned(),
             build: build().to_owned(),
@@ -97,7 +97,7 @@ impl Host {
             ("memory", format!("{} MiB", self.memory_mib)),
             ("2 MiB pages", format!("{total}, {free} free")),
             ("kernel", self.kernel.clone()),
-            ("kernel command line", self.kernel_command_line.clone()),
+            ("kernel parameters", self.kernel_parameters.clone()),
             ("system", self.system.clone()),
             (
                 "chainplane",
@@ -117,6 +117,32 @@ fn field(text: &str, key: &str) -> Option<String> {
         .filter_map(|line| line.split_once(':'))
         .find(|(name, _)| name.trim() == key)
         .map(|(_, value)| value.trim().to_owned())
+}
+
+/// The parameters that change how fast packets go. The rest is nobody's business.
+fn parameters(line: &str) -> String {
+    const KNOWN: [&str; 16] = [
+        "isolcpus",
+        "nohz_full",
+        "rcu_nocbs",
+        "nohz",
+        "irqaffinity",
+        "mitigations",
+        "hugepages",
+        "hugepagesz",
+        "default_hugepagesz",
+        "transparent_hugepage",
+        "intel_pstate",
+        "amd_pstate",
+        "idle",
+        "cpuidle.off",
+        "nosmt",
+        "iommu",
+    ];
+    let named = line
+        .split_whitespace()
+        .filter(|word| KNOWN.contains(&word.split('=').next().unwrap_or_default()));
+    named.collect::<Vec<_>>().join(" ")
 }
 
 fn system(release: &str) -> String {
@@ -177,6 +203,15 @@ mod tests {
         for (seconds, text) in known {
             assert_eq!(rfc3339(seconds), text);
         }
+    }
+
+    #[test]
+    fn only_parameters_that_matter_are_told() {
+        let line = "console=ttyS0 isolcpus=2-3 secret=1 mitigations=off hugepages=512";
+        assert_eq!(
+            parameters(line),
+            "isolcpus=2-3 mitigations=off hugepages=512"
+        );
     }
 
     #[test]

@@ -448,3 +448,27 @@ pub struct Comparison {
     /// How far to trust it.
     pub quality: Quality,
 }
+
+impl Outcome {
+    /// How far to trust it.
+    pub fn quality(&self) -> Quality {
+        match self {
+            Self::Mrr(found) => found.quality.clone(),
+            Self::Goal(found) => found.quality.clone(),
+            Self::Throughput(found) => found.quality.clone(),
+            Self::FrameLoss(found) => found.quality.clone(),
+            Self::BackToBack(found) => found.quality.clone(),
+            Self::Recovery(found) => found.quality.clone(),
+            Self::Soak(found) => found.quality.clone(),
+            Self::Connections(found) => found.quality.clone(),
+            Self::Latency(found) => {
+                let mut all = Quality::default();
+                for point in &found.points {
+                    all.spoiled |= point.quality.spoiled;
+                    all.generator_limited |= point.quality.generator_limited;
+                }
+                all
+            }
+        }
+    }
+}

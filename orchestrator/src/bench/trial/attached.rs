@@ -1,5 +1,7 @@
 //! Whatever runs behind two endpoints, as a target.
 
+use std::time::Duration;
+
 use super::generator::Generator;
 use super::{
     BenchError, Load, Progress, Silent, StatefulLoad, StatefulResult, StatefulTarget, Target,
@@ -76,6 +78,25 @@ impl Attached {
         Ok(Self {
             generator,
             description,
+        })
+    }
+}
+
+impl Attached {
+    /// A trial at `over` that goes on without a pause at `after`. Tells how long after the change the last packet was
+    /// due that was lost or found no room; zero if there was none.
+    ///
+    /// # Errors
+    /// As [`Target::trial`].
+    pub fn overload(
+        &mut self,
+        over: &Load,
+        after: &Load,
+        progress: &dyn Progress,
+    ) -> Result<(TrialResult, Duration), BenchError> {
+        let (over, after) = (*over, *after);
+        self.generator.run(progress, move |engine, control| {
+            engine.overload(&over, &after, control)
         })
     }
 }

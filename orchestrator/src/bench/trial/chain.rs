@@ -1,7 +1,7 @@
 //! A configuration's chain, started in this process, as a target.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chainplane_dataplane::engine::EngineCounter;
 use chainplane_dataplane::port::PortCounter;
@@ -18,6 +18,7 @@ use crate::bench::traffic::Traffic;
 use crate::instance::Instance;
 use crate::spec::Model;
 use crate::spec::file::{self, Offloads, Port, VhostUser};
+use crate::table::Totals;
 
 /// A running chain with guests of the generator at two of its ports.
 ///
@@ -115,6 +116,31 @@ impl Chain {
     /// Network functions on the way from one port to the other.
     pub fn length(&self) -> usize {
         self.derived.functions
+    }
+
+    /// As [`Attached::overload`].
+    ///
+    /// # Errors
+    /// As [`Target::trial`].
+    pub fn overload(
+        &mut self,
+        over: &Load,
+        after: &Load,
+        progress: &dyn Progress,
+    ) -> Result<(TrialResult, Duration), BenchError> {
+        self.check()?;
+        let result = self.attached.overload(over, after, progress);
+        self.check()?;
+        result
+    }
+
+    /// For what reasons most packets were dropped so far, in words; empty if none were.
+    pub fn drops(&self) -> String {
+        let mut drops = Totals::of(&self.instance.snapshots()).drops;
+        drops.sort_by_key(|drops| std::cmp::Reverse(drops.packets));
+        let told = drops.iter().take(4);
+        let told = told.map(|d| format!("{} at `{}` for `{}`", d.packets, d.place, d.reason));
+        told.collect::<Vec<_>>().join(", ")
     }
 
     /// Whether the chain is still there.

@@ -40,15 +40,22 @@ pub struct Engine {
     /// Whether to give the processor away when there is nothing to do: where there is only one.
     polite: bool,
     /// When the last trial with this traffic ended.
-    fresh: Option<Instant>,
+    pub(super) fresh: Option<Instant>,
     tag: u16,
 }
 
 /// How a loop's polls went.
 #[derive(Clone, Copy, Default)]
-struct Polls {
+pub struct Polls {
     all: u64,
     idle: u64,
+}
+
+impl Polls {
+    /// The share that found nothing to do.
+    pub fn idle(self) -> f64 {
+        self.idle as f64 / self.all.max(1) as f64
+    }
 }
 
 impl Engine {
@@ -223,22 +230,14 @@ impl Engine {
     /// # Errors
     /// A target that goes or lets nothing through; the user's wish.
     pub fn trial(&mut self, load: &Load, control: &Control) -> Result<TrialResult, BenchError> {
-        let stale = self.fresh.is_none_or(|at| at.elapsed() > FORGOTTEN);
-        if stale {
-            opening::open(self, control)?;
-        }
-        self.fresh = None;
-        let names = self.names.clone();
-        let Some(scene) = &mut self.scene else {
-            return Err(BenchError::Arguments("no traffic was set".into()));
-        };
-        scene.restart(&names);
-        let directions = if scene.packets.has(1) { 2 } else { 1 };
+        let directions = self.begin(control)?;
         let mut pacers = [0, 1].map(|direction| Pacer::new(load, direction, directions));
         let before = Observed::now();
         let start = Instant::now();
         let mut gaps = Gaps::default();
-        let polls = self.send_all(start, load, &mut pacers, &mut gaps, control)?;
+        let end = load.duration.as_nanos() as u64;
+        let polls = self.send_all(start, end, &mut pacers, &mut gaps, control)?;
+        self.catch_up(start, &mut pacers);
         let elapsed = start.elapsed();
         let noise = before.until(&Observed::now(), gaps);
         self.drain(start, control)?;
@@ -253,28 +252,42 @@ impl Engine {
             elapsed,
             latency: scene.latency.clone(),
             noise,
-            generator_idle: polls.idle as f64 / polls.all.max(1) as f64,
+            generator_idle: polls.idle(),
             cycles_per_packet: None,
         })
     }
 
-    fn send_all(
+    /// Opens flows where they may be forgotten, and begins new accounts; tells the number of directions.
+    pub(super) fn begin(&mut self, control: &Control) -> Result<usize, BenchError> {
+        let stale = self.fresh.is_none_or(|at| at.elapsed() > FORGOTTEN);
+        if stale {
+            opening::open(self, control)?;
+        }
+        self.fresh = None;
+        let names = self.names.clone();
+        let Some(scene) = &mut self.scene else {
+            return Err(BenchError::Arguments("no traffic was set".into()));
+        };
+        scene.restart(&names);
+        Ok(if scene.packets.has(1) { 2 } else { 1 })
+    }
+
+    /// Sends until `end` nanoseconds after `start`.
+    pub(super) fn send_all(
         &mut self,
         start: Instant,
-        load: &Load,
+        end: u64,
         pacers: &mut [Pacer; 2],
         gaps: &mut Gaps,
         control: &Control,
     ) -> Result<Polls, BenchError> {
         let clock = || start.elapsed().as_nanos() as u64;
-        let end = load.duration.as_nanos() as u64;
         let mut polls = Polls::default();
         let mut look = 0;
         loop {
             let now = clock();
             gaps.tick(now);
             if now >= end || pacers.iter().all(Pacer::is_over) {
-                self.catch_up(start, pacers);
                 return Ok(polls);
             }
             if now >= look {
@@ -354,11 +367,14 @@ impl Engine {
             end.flush();
         }
         pacer.blocked = count < due;
+        if pacer.blocked {
+            pacer.blocked_at = Some(now);
+        }
         count
     }
 
     /// Waits for what is under way.
-    fn drain(&mut self, start: Instant, control: &Control) -> Result<(), BenchError> {
+    pub(super) fn drain(&mut self, start: Instant, control: &Control) -> Result<(), BenchError> {
         let clock = || start.elapsed().as_nanos() as u64;
         let begin = Instant::now();
         let (mut heard, mut complete) = (begin, None);

@@ -107,6 +107,16 @@ impl Ledger {
         self.next = number + 1;
     }
 
+    /// The highest number from `first` on that was sent and has not come, as far back as the window reaches.
+    pub fn last_missing(&self, first: u64) -> Option<u64> {
+        let sent = self.counts.sent;
+        let first = first.max(sent.saturating_sub(WINDOW - 64));
+        (first..sent).rev().find(|&number| {
+            number >= self.next
+                || self.come[(number % WINDOW / 64) as usize] & (1 << (number % 64)) == 0
+        })
+    }
+
     /// Packets that have come in any shape, each counted once.
     pub fn arrived(&self) -> u64 {
         self.counts.received + self.counts.mistranslated + self.damaged + self.nameless
@@ -152,6 +162,21 @@ mod tests {
             prop_assert_eq!(account.lost, 4000 + shift - seen.len() as u64);
             prop_assert_eq!(account.received + account.lost + account.corrupted, account.offered);
         }
+    }
+
+    #[test]
+    fn the_last_missing_is_found() {
+        let mut ledger = Ledger::new();
+        ledger.counts.sent = 1000;
+        for number in (0..1000).filter(|n| ![5, 700, 998].contains(n)) {
+            ledger.enter(number, 64, None);
+        }
+        assert_eq!(ledger.last_missing(0), Some(998));
+        assert!(ledger.enter(998, 64, None));
+        assert_eq!(ledger.last_missing(6), Some(700));
+        assert_eq!(ledger.last_missing(701), None);
+        ledger.counts.sent = 1002;
+        assert_eq!(ledger.last_missing(0), Some(1001));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod generator;
 mod ledger;
 mod noise;
 mod opening;
+mod overload;
 mod pace;
 mod scene;
 mod stateful;

@@ -11,8 +11,13 @@ pub struct Pacer {
     /// Packets in all.
     limit: u64,
     sent: u64,
+    /// When the phase begins, in nanoseconds, and packets that were sent before it.
+    from: u64,
+    before: u64,
     /// The target had no room for what was due last.
     pub blocked: bool,
+    /// When it last had none.
+    pub blocked_at: Option<u64>,
 }
 
 impl Pacer {
@@ -36,8 +41,38 @@ impl Pacer {
             offset,
             limit,
             sent: 0,
+            from: 0,
+            before: 0,
             blocked: false,
+            blocked_at: None,
         }
+    }
+
+    /// Of a direction at another load, from `from` nanoseconds on, after the packets of `earlier`. What was due then
+    /// and was not sent stays unsent.
+    pub fn following(
+        load: &Load,
+        direction: usize,
+        directions: usize,
+        from: u64,
+        earlier: &Self,
+    ) -> Self {
+        Self {
+            from,
+            before: earlier.before + earlier.sent,
+            ..Self::new(load, direction, directions)
+        }
+    }
+
+    /// Packets that were sent before this phase.
+    pub fn before(&self) -> u64 {
+        self.before
+    }
+
+    /// Nanoseconds from the phase's beginning to when its packet `number` was due; numbers go on from earlier phases.
+    pub fn due_after(&self, number: u64) -> u64 {
+        let own = number.saturating_sub(self.before) as f64;
+        self.interval.map_or(0, |i| (self.offset + own * i) as u64)
     }
 
     /// Packets that are due and not sent at `now`, in nanoseconds from the start.
@@ -46,7 +81,7 @@ impl Pacer {
         let due = match self.interval {
             None => u64::MAX,
             Some(interval) => {
-                let intervals = (now as f64 - self.offset) / interval;
+                let intervals = (now as f64 - self.from as f64 - self.offset) / interval;
                 if intervals < 0.0 {
                     0
                 } else {
@@ -60,10 +95,12 @@ impl Pacer {
     /// The number of the next packet, and when it is due.
     #[inline]
     pub fn next(&self, now: u64) -> (u64, u64) {
-        let due = self
-            .interval
-            .map_or(now, |i| (self.offset + self.sent as f64 * i) as u64);
-        (self.sent, due)
+        let number = self.before + self.sent;
+        let due = match self.interval {
+            Some(_) => self.from + self.due_after(number),
+            None => now,
+        };
+        (number, due)
     }
 
     /// The next packet has been sent.
@@ -124,6 +161,20 @@ mod tests {
         }
         assert!(a.is_over() && !b.is_over());
         assert_eq!([a.offered(), b.offered()], [10_000, 10_000]);
+    }
+
+    #[test]
+    fn a_second_phase_goes_on_where_the_first_ended() {
+        let load = load(Rate::PacketsPerSecond(1e6), None);
+        let mut first = Pacer::new(&load, 0, 1);
+        for _ in 0..900 {
+            first.sent();
+        }
+        let second = Pacer::following(&load, 0, 1, 10_000_000, &first);
+        assert_eq!(second.due(9_999_999), 0);
+        assert_eq!(second.due(10_002_500), 3);
+        assert_eq!(second.next(0), (900, 10_000_000));
+        assert_eq!((second.due_after(905), second.before()), (5_000, 900));
     }
 
     #[test]

@@ -130,6 +130,24 @@ impl Search {
         &self.goals
     }
 
+    /// Moves the highest load up by about `factor`, above 1, and keeps what was found: the old loads stay points of the
+    /// grid.
+    pub fn raise(&mut self, factor: f64) {
+        let steps = (-factor.ln() / self.grid.step).ceil().max(1.0) as usize;
+        self.grid.highest *= (-self.grid.step * steps as f64).exp();
+        self.grid.last += steps;
+        let trials = std::mem::take(&mut self.trials);
+        self.trials = trials
+            .into_iter()
+            .map(|(index, all)| (index + steps, all))
+            .collect();
+    }
+
+    /// The highest load.
+    pub fn highest(&self) -> f64 {
+        self.grid.highest
+    }
+
     /// What the trial that [`Search::next`] asked for at `load` gave.
     pub fn add(&mut self, load: f64, evidence: Evidence) {
         // `load` came from the grid: the nearest point is the point itself.
@@ -258,10 +276,15 @@ impl Search {
             0 => Bounds::default(),
             _ => self.bounds(goal, self.phase(goal, number - 1)),
         };
-        match self.bounds(goal, phase) {
-            // Bounds of the phase before are looked at again, the lower one first.
-            Bounds { upper, lower: None } if below(before.lower, upper) => before.lower,
-            Bounds { upper: None, lower } if below(lower, before.upper) => before.upper,
+        let Bounds { upper, lower } = self.bounds(goal, phase);
+        // Bounds of the phase before are looked at again, the lower one first.
+        if lower.is_none() && below(before.lower, upper) {
+            return before.lower;
+        }
+        if upper.is_none() && before.upper.is_some() && below(lower, before.upper) {
+            return before.upper;
+        }
+        match (Bounds { upper, lower }) {
             Bounds { lower: Some(0), .. } => None,
             Bounds {
                 upper: None,

@@ -185,3 +185,38 @@ fn ends_are_told() {
     let search = Search::new(vec![goal("ndr", 1, 1, 0.0, 0.0)], 1.0, 1000.0);
     assert_eq!(search.found()[0].status, Status::Stopped);
 }
+
+/// The limit was a guess: raised, the search goes on with what it knows.
+#[test]
+fn a_limit_can_be_raised() {
+    let mut search = Search::new(vec![goal("ndr", 1, 1, 0.0, 0.0)], 1.0, 1000.0);
+    let (mut count, mut raised) = (0, 0);
+    loop {
+        let Next::Trial { load, duration } = search.next() else {
+            if search.found()[0].status != Status::AtMost {
+                break;
+            }
+            raised += 1;
+            search.raise(1.5);
+            continue;
+        };
+        count += 1;
+        let loss = (1.0 - 5000.0 / load).max(0.0);
+        search.add(
+            load,
+            Evidence {
+                duration,
+                effective: duration,
+                loss,
+                excused: 0.0,
+            },
+        );
+    }
+    let found = search.found()[0];
+    let (lower, upper) = (found.lower.unwrap().load, found.upper.unwrap().load);
+    assert!(
+        lower <= 5000.0 && 5000.0 <= upper && upper / lower < 1.0102,
+        "{lower} {upper}"
+    );
+    assert!((raised, count) < (6, 40), "{raised} {count}");
+}

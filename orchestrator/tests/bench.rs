@@ -1,0 +1,297 @@
+//! `chainplane bench` as a user meets it: what it prints, writes, and says of what can't be.
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chainplane"));
+    command.arg("bench").env("TERM", "dumb");
+    command
+}
+
+fn bench(arguments: &[&str]) -> Output {
+    program()
+        .args(arguments)
+        .output()
+        .expect("the program starts")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+/// A chain of one firewall, in a directory of its own.
+fn chain(directory: &Path, inbound: &str) -> PathBuf {
+    let file = directory.join("wall.yaml");
+    let yaml = format!(
+        "version: 1\nports:\n  a: {{ vhost-user: {{ socket: a.sock }} }}\n  b: {{ tap: {{ interface: tap-b }} }}\n\
+         functions:\n  edge: {{ firewall: {{ default: {{ outbound: {inbound}, inbound: drop }} }} }}\n\
+         chains: {{ x: [a, edge, b] }}\n"
+    );
+    fs::write(&file, yaml).expect("written");
+    file
+}
+
+#[test]
+fn a_chain_is_measured_with_nothing_else() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = chain(directory.path(), "allow");
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    let file = file.display().to_string();
+    let output = bench(&[
+        "--config",
+        &file,
+        "--method",
+        "mrr,latency",
+        "--trial",
+        "50ms",
+        "--mrr-trials",
+        "2",
+        "--warm-up",
+        "20ms",
+        "--load",
+        "2k",
+        "--json",
+        &at("r.json"),
+        "--csv",
+        &at("r.csv"),
+        "--html",
+        &at("r.html"),
+        "--picture",
+        &at("r.svg"),
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    for words in [
+        "wall",
+        "64 B, UDP over IPv4, 1 flow, both ways",
+        "MRR",
+        "p99.99",
+    ] {
+        assert!(said.contains(words), "no {words} in\n{said}");
+    }
+    assert!(
+        said.lines().all(|line| line.chars().count() <= 80),
+        "{said}"
+    );
+    let json = fs::read_to_string(at("r.json")).expect("JSON");
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    let case = &json["cases"][0];
+    assert_eq!(case["target"]["chain-length"], 1);
+    assert!(
+        case["results"][0]["mrr"]["rate"]["median"]
+            .as_f64()
+            .is_some_and(|rate| rate > 0.0)
+    );
+    assert_eq!(json["partial"], false);
+    for (name, begin) in [
+        ("r.csv", "case,target"),
+        ("r.html", "<!DOCTYPE html>"),
+        ("r.svg", "<svg "),
+    ] {
+        let written = fs::read_to_string(at(name)).expect("written");
+        assert!(written.starts_with(begin), "{name}");
+    }
+}
+
+#[test]
+fn the_generators_ceiling_is_shown() {
+    let output = bench(&[
+        "calibrate",
+        "--trial",
+        "30ms",
+        "--mrr-trials",
+        "1",
+        "--warm-up",
+        "10ms",
+        "--json",
+        "-",
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let json: Value =
+        serde_json::from_slice(&output.stdout).expect("JSON alone on standard output");
+    let names: Vec<&str> = json["cases"]
+        .as_array()
+        .expect("cases")
+        .iter()
+        .filter_map(|case| case["name"].as_str())
+        .collect();
+    assert_eq!(names, ["memory", "rings"]);
+}
+
+/// Exit code, and the words that standard error must hold.
+fn assert_fails(arguments: &[&str], code: i32, words: &str) {
+    let output = bench(arguments);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    assert!(
+        said.contains(words),
+        "{arguments:?}: no {words:?} in\n{said}"
+    );
+}
+
+#[test]
+fn wrong_arguments_are_explained() {
+    let calibrate = |flag: &'static str, value: &'static str, words: &str| {
+        assert_fails(&["calibrate", flag, value], 2, words);
+    };
+    calibrate("--frame", "20", "a frame has 60 to 9216 bytes");
+    calibrate("--frame", "imax", "no frame length");
+    calibrate("--flows", "0", "1..=10000000");
+    calibrate("--method", "ndp", "a similar value exists: 'ndr'");
+    calibrate("--trial", "5", "expected a time as `500ms`");
+    calibrate(
+        "--highest",
+        "1Mpps",
+        "expected packets a second as `250000`",
+    );
+    calibrate("--ring", "100", "a power of two from 64 to 32768");
+    calibrate("--width", "2", "a number from 0.0001 to 0.5");
+    assert_fails(
+        &["compare", "a", "b"],
+        2,
+        "a configuration's FILE.yaml, or two endpoints",
+    );
+    assert_fails(
+        &["calibrate", "--json", "-", "--csv", "-"],
+        1,
+        "only one result can go to standard output",
+    );
+    assert_fails(
+        &["calibrate", "--json", "/nowhere/r.json"],
+        1,
+        "can't write /nowhere/r.json",
+    );
+    assert_fails(&["--config", "/nowhere.yaml"], 1, "can't be opened");
+    assert_fails(
+        &[
+            "compare",
+            "a.sock,b.sock",
+            "c.sock,d.sock",
+            "--measure",
+            "latency",
+        ],
+        1,
+        "finds no rate",
+    );
+    assert_fails(&["suite", "/nowhere.yaml"], 1, "can't be opened");
+}
+
+#[test]
+fn targets_that_are_none_are_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = |name: &str| directory.path().join(name).display().to_string();
+    let quick = ["--method", "mrr", "--trial", "20ms"];
+    let attach = |a: &str, words: &str| {
+        let mut arguments = vec!["attach", a, a];
+        arguments.extend(quick);
+        assert_fails(&arguments, 1, words);
+    };
+    fs::write(socket("file"), "").expect("written");
+    attach(&socket("file"), "can't attach to");
+    // Somebody listens who hangs up at once: no vhost-user.
+    let listener = UnixListener::bind(socket("other.sock")).expect("a socket");
+    let other = std::thread::spawn(move || drop(listener.accept()));
+    attach(&socket("other.sock"), "vhost-user");
+    other.join().expect("it hung up");
+    // A chain that lets nothing through says which function dropped what for which reason.
+    let file = chain(directory.path(), "drop").display().to_string();
+    let mut arguments = vec!["--config", &file];
+    arguments.extend(quick);
+    assert_fails(&arguments, 1, "at `edge` for `denied-by-default`");
+    arguments.extend(["--between", "a,c"]);
+    assert_fails(&arguments, 1, "`c`");
+}
+
+#[test]
+fn an_interrupted_run_reports_what_it_has() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let json = directory.path().join("r.json");
+    let mut command = program();
+    command
+        .args([
+            "calibrate",
+            "--method",
+            "mrr,soak",
+            "--trial",
+            "20ms",
+            "--mrr-trials",
+            "1",
+            "--warm-up",
+            "10ms",
+        ])
+        .args(["--load", "1k", "--soak", "10m", "--json"])
+        .arg(&json)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command.spawn().expect("the program starts");
+    // Long enough for the first method; a soak takes minutes.
+    std::thread::sleep(Duration::from_millis(2500));
+    let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("a signal");
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stdout).contains("this report is partial"),
+        "{}",
+        text(&output.stdout)
+    );
+    let json: Value =
+        serde_json::from_str(&fs::read_to_string(json).expect("written")).expect("JSON");
+    assert_eq!(json["partial"], true);
+    assert!(json["cases"][0]["results"][0]["mrr"].is_object(), "{json}");
+}
+
+#[test]
+fn a_ratio_that_is_not_reached_fails_the_run() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = chain(directory.path(), "allow").display().to_string();
+    let compare = |least: &str| {
+        bench(&[
+            "compare",
+            &file,
+            &file,
+            "--rounds",
+            "3",
+            "--at-least",
+            least,
+            "--trial",
+            "30ms",
+            "--mrr-trials",
+            "1",
+            "--warm-up",
+            "10ms",
+        ])
+    };
+    let output = compare("1000");
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stdout).contains("NOT reached"),
+        "{}",
+        text(&output.stdout)
+    );
+}
+
+#[test]
+fn a_suite_is_checked_without_measuring() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/peers");
+    let mut checked = 0;
+    for entry in fs::read_dir(root).expect("benches/peers") {
+        let path = entry.expect("an entry").path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
+        {
+            let output = bench(&["suite", "--check", &path.display().to_string()]);
+            assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+            assert!(text(&output.stdout).contains("no errors"));
+            checked += 1;
+        }
+    }
+    assert!(checked > 0);
+}
