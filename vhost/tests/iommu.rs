@@ -3,17 +3,16 @@
 
 mod common;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use chainplane_vhost::backend::{Device, DeviceConfig, DeviceStatus, QueuePair};
+use chainplane_vhost::backend::{Device, DeviceConfig, QueuePair};
 use chainplane_vhost::driver::{DriverPair, FrontEnd, FrontEndConfig, GUEST_BASE, USER_BASE};
 use chainplane_vhost::iotlb::{Entry, access};
 use chainplane_vhost::net::{NetHeader, feature};
-use common::{PATIENCE, ping, socket, wait_for};
+use common::{Keeping, PATIENCE, ping, socket, wait_for};
 use vhost::VhostBackend;
 
 const BOTH: u8 = access::READ | access::WRITE;
@@ -22,58 +21,6 @@ fn config(path: &std::path::Path) -> FrontEndConfig {
     let mut config = FrontEndConfig::new(path);
     config.features |= feature::ACCESS_PLATFORM;
     config
-}
-
-/// A device whose worker sends every frame back, and keeps those that find no room: a burst is not
-/// kept open while memory changes.
-struct Keeping {
-    device: Device,
-    stop: Arc<AtomicBool>,
-    worker: Option<JoinHandle<()>>,
-}
-
-impl Keeping {
-    fn start(config: DeviceConfig) -> Self {
-        let (device, mut pairs) = Device::start(config, Box::new(|| {})).expect("starts");
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let worker = std::thread::spawn(move || {
-            let (pair, mut kept) = (&mut pairs[0], VecDeque::new());
-            while !stopped.load(Ordering::Relaxed) {
-                pair.poll();
-                for frame in 0..pair.from_guest.fetch(64) {
-                    let mut bytes = vec![0; pair.from_guest.frame_len(frame)];
-                    pair.from_guest.read(frame, 0, &mut bytes);
-                    kept.push_back((pair.from_guest.header(frame), bytes));
-                }
-                pair.from_guest.complete();
-                while let Some((header, bytes)) = kept.front()
-                    && pair.to_guest.reserve(&[bytes.len() as u32]) == 1
-                {
-                    pair.to_guest.fill(0, *header, bytes);
-                    pair.to_guest.publish();
-                    kept.pop_front();
-                }
-                std::thread::yield_now();
-            }
-        });
-        Self {
-            device,
-            stop,
-            worker: Some(worker),
-        }
-    }
-
-    fn status(&self) -> DeviceStatus {
-        self.device.status()
-    }
-}
-
-impl Drop for Keeping {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.worker.take().map(JoinHandle::join);
-    }
 }
 
 /// A front end whose IOMMU answers, page by page, until it is stopped.
@@ -136,9 +83,21 @@ impl Answering {
 
 #[test]
 fn translations_come_when_they_are_asked_for() {
+    translations_come(0);
+}
+
+#[test]
+fn translations_come_for_packed_rings() {
+    translations_come(feature::RING_PACKED);
+}
+
+fn translations_come(format: u64) {
     let (_dir, path) = socket();
     let echo = Keeping::start(DeviceConfig::new(&path));
-    let (front_end, mut pairs) = FrontEnd::connect(config(&path)).expect("connects");
+    let mut config = config(&path);
+    config.features |= format;
+    let (front_end, mut pairs) = FrontEnd::connect(config).expect("connects");
+    assert_eq!(front_end.features() & feature::RING_PACKED, format);
     // Not even where the rings are is known yet.
     assert!(echo.status().queues.iter().all(|queue| !queue.started));
     let answering = Answering::start(front_end, false);
@@ -163,14 +122,39 @@ fn translations_come_when_they_are_asked_for() {
 
 #[test]
 fn translations_that_are_taken_back_all_the_time() {
+    translations_go(0);
+}
+
+#[test]
+fn translations_of_packed_rings_that_are_taken_back_all_the_time() {
+    translations_go(feature::RING_PACKED);
+}
+
+fn translations_go(format: u64) {
     let (_dir, path) = socket();
     let echo = Keeping::start(DeviceConfig::new(&path));
-    let (front_end, mut pairs) = FrontEnd::connect(config(&path)).expect("connects");
+    let mut config = config(&path);
+    config.features |= format;
+    let (front_end, mut pairs) = FrontEnd::connect(config).expect("connects");
     let answering = Answering::start(front_end, true);
     ping(&mut pairs[0], &[60, 1500, 9000, 200, 65].repeat(40));
     let (_front_end, misses) = answering.end();
     assert!(misses > 200, "{misses}");
     assert_eq!(echo.status().last_error, None);
+}
+
+#[test]
+fn frames_need_not_come_for_their_buffers_to_be_asked_for() {
+    let mut hand = Hand::new();
+    let layout = hand.front_end.layouts()[0];
+    let mut page = (GUEST_BASE + layout.buffer(0) as u64) & !4095;
+    // Page after page, each as soon as the one before it is known; all frames find their buffers.
+    for _ in 0..8 {
+        assert_eq!(hand.asked(access::WRITE, PATIENCE), Some(page));
+        hand.with_worker(|f| f.translate_page(page, BOTH).expect("accepted"));
+        page += 4096;
+    }
+    assert_eq!(hand.workers[0].to_guest.reserve(&[1500; 16]), 16);
 }
 
 /// A device whose worker the test plays, with every page of the rings known.
@@ -209,13 +193,26 @@ impl Hand {
             });
         }
         while hand
-            .front_end
-            .missed(Duration::from_millis(1))
-            .expect("well")
+            .asked(access::READ, Duration::from_millis(20))
             .is_some()
         {}
         assert!(hand.device.status().queues.iter().all(|q| q.started));
         hand
+    }
+
+    /// The page that the device asks for with this access. It looks ahead for what it may write,
+    /// so that a test that is about reading must not look at that.
+    fn asked(&self, access: u8, patience: Duration) -> Option<u64> {
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            let miss = self.front_end.missed(patience).expect("well");
+            if let Some((page, wanted)) = miss
+                && wanted == access
+            {
+                return Some(page);
+            }
+        }
+        None
     }
 
     /// Lets the front end do what needs a worker that polls.
@@ -261,17 +258,10 @@ fn a_missing_translation_holds_up_its_ring_and_nobody_waits() {
     }
     // A worker that would sleep is not kept awake, and the front end is asked once.
     assert!(!hand.workers[0].from_guest.arm());
-    let asked = hand.front_end.missed(PATIENCE).expect("a request");
-    assert_eq!(asked, Some((second, access::READ)));
-    assert_eq!(
-        hand.front_end
-            .missed(Duration::from_millis(50))
-            .expect("well"),
-        None
-    );
+    assert_eq!(hand.asked(access::READ, PATIENCE), Some(second));
+    assert_eq!(hand.asked(access::READ, Duration::from_millis(50)), None);
     // Unanswered, it is asked again after a second.
-    let again = hand.front_end.missed(PATIENCE).expect("a request");
-    assert_eq!(again, Some((second, access::READ)));
+    assert_eq!(hand.asked(access::READ, PATIENCE), Some(second));
     // An answer to something else changes nothing.
     hand.with_worker(|f| {
         f.translate_page(second + (8 << 12), BOTH)
@@ -302,8 +292,7 @@ fn frames_to_a_guest_need_leave_to_write() {
     let page = (GUEST_BASE + layout.buffer(0) as u64) & !4095;
     hand.with_worker(|f| f.translate_page(page, access::READ).expect("accepted"));
     assert_eq!(hand.workers[0].to_guest.reserve(&[100]), 0);
-    let asked = hand.front_end.missed(PATIENCE).expect("a request");
-    assert_eq!(asked, Some((page, access::WRITE)));
+    assert_eq!(hand.asked(access::WRITE, PATIENCE), Some(page));
     hand.with_worker(|f| f.translate_page(page, BOTH).expect("accepted"));
     let to_guest = &mut hand.workers[0].to_guest;
     assert_eq!(to_guest.reserve(&[100]), 1);

@@ -1,5 +1,7 @@
 //! What QEMU does that a reader of the protocol would not expect.
 
+mod common;
+
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -136,4 +138,29 @@ fn a_reset_device_knows_where_its_queues_stood() {
     stop.store(true, Ordering::Relaxed);
     worker.join().unwrap();
     drop(device);
+}
+
+/// When a guest is halted, QEMU sets the device status to 0 and asks afterwards where the queues stood; when the guest
+/// goes on, so must they.
+#[test]
+fn a_guest_is_halted_and_goes_on() {
+    use chainplane_vhost::driver::{FrontEnd, FrontEndConfig};
+    use chainplane_vhost::net::feature;
+    for format in [0, feature::RING_PACKED] {
+        let (_directory, socket) = common::socket();
+        let device = common::Keeping::start(DeviceConfig::new(&socket));
+        let mut config = FrontEndConfig::new(&socket);
+        config.features |= format;
+        let (mut front_end, mut pairs) = FrontEnd::connect(config).unwrap();
+        for _ in 0..5 {
+            common::ping(&mut pairs[0], &[60; 100]);
+            front_end.set_status(0).unwrap();
+            let bases = front_end.stop().unwrap();
+            let features = front_end.features() | feature::PROTOCOL_FEATURES;
+            front_end.messages().set_features(features).unwrap();
+            front_end.resume(&pairs, &bases).unwrap();
+        }
+        common::ping(&mut pairs[0], &[60; 100]);
+        assert_eq!(device.status().last_error, None);
+    }
 }

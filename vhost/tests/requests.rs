@@ -8,7 +8,7 @@ use chainplane_vhost::backend::device_status::{
 use chainplane_vhost::backend::{Device, DeviceConfig};
 use chainplane_vhost::driver::{FrontEnd, FrontEndConfig};
 use chainplane_vhost::net::{feature, protocol_feature};
-use common::{Echo, connect, ping, socket, wait_for};
+use common::{Echo, Keeping, connect, ping, socket, wait_for};
 use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::VhostUserConfigFlags;
@@ -23,14 +23,7 @@ fn status_follows_the_driver() {
     assert_eq!(front_end.status().expect("answers"), u64::from(READY));
     assert_eq!(echo.status().device_status, READY);
     let protocol = protocol_feature::names(echo.status().protocol_features);
-    for name in [
-        "rarp",
-        "reply-ack",
-        "mtu",
-        "config",
-        "reset-device",
-        "status",
-    ] {
+    for name in ["rarp", "reply-ack", "mtu", "reset-device", "status"] {
         assert!(protocol.iter().any(|p| p == name), "{name}");
     }
     ping(&mut pairs[0], &[60; 10]);
@@ -39,8 +32,13 @@ fn status_follows_the_driver() {
     assert!(echo.status().queues.iter().all(|queue| !queue.started));
     let all = FrontEndConfig::new(&path).features;
     ping(&mut front_end.restart(all).expect("restarts")[0], &[60; 10]);
-    // Reset: nothing is negotiated, nothing runs, and the front end stays.
+    // Reset: nothing is negotiated, nothing runs, and the front end stays. It may ask where the
+    // queues stood only then, as QEMU does.
     front_end.set_status(0).expect("resets");
+    for queue in 0..2 {
+        let base = front_end.messages().get_vring_base(queue).expect("answers");
+        assert_eq!(base, 10);
+    }
     assert_eq!(front_end.status().expect("answers"), 0);
     let status = echo.status();
     assert!(status.queues.iter().all(|queue| !queue.started));
@@ -203,4 +201,35 @@ fn reset_device_stops_everything_and_the_driver_begins_anew() {
     let all = FrontEndConfig::new(&path).features;
     ping(&mut front_end.restart(all).expect("restarts")[0], &[60; 10]);
     assert_eq!(echo.status().connections, 1);
+}
+
+#[test]
+fn pairs_are_switched_on_in_any_order() {
+    let (_dir, path) = socket();
+    let mut config = DeviceConfig::new(&path);
+    config.queue_pairs = 4;
+    let device = Keeping::start(config);
+    let mut config = FrontEndConfig::new(&path);
+    config.queue_pairs = 4;
+    let (mut front_end, mut pairs) = FrontEnd::connect(config).expect("connects");
+    front_end.enable(false).expect("disables");
+    let mut messages = front_end.messages();
+    let mut on = [false; 8];
+    for queue in [7, 2, 6, 3, 0, 5, 1, 4] {
+        messages.set_vring_enable(queue, true).expect("enables");
+        on[queue] = true;
+        for pair in (0..4).filter(|pair| on[2 * pair] && on[2 * pair + 1]) {
+            ping(&mut pairs[pair], &[60, 1500]);
+        }
+    }
+    // One goes, the others do not notice.
+    messages.set_vring_enable(2, false).expect("disables");
+    for pair in [0, 2, 3] {
+        ping(&mut pairs[pair], &[60, 1500]);
+    }
+    let enabled: Vec<bool> = device.status().queues.iter().map(|q| q.enabled).collect();
+    assert_eq!(enabled, [true, true, false, true, true, true, true, true]);
+    messages
+        .set_vring_enable(8, true)
+        .expect_err("there is none");
 }

@@ -185,7 +185,6 @@ impl DeviceConfig {
             | feature::RING_RESET
             | feature::PROTOCOL_FEATURES
             | feature::ACCESS_PLATFORM
-            | feature::STATUS
             // Front ends serve the control queue, and have the guest announce itself by it.
             | feature::CTRL_VQ
             | feature::GUEST_ANNOUNCE
@@ -205,7 +204,16 @@ impl DeviceConfig {
         if self.mac.is_some() {
             bits |= feature::MAC;
         }
+        if self.has_space() {
+            bits |= feature::STATUS;
+        }
         bits
+    }
+
+    /// Whether front ends can ask for the configuration space. QEMU, which has one of its own,
+    /// warns of every device that offers another.
+    pub(super) fn has_space(&self) -> bool {
+        self.mac.is_some()
     }
 
     /// Bytes of the configuration space.

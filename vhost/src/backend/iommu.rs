@@ -117,22 +117,25 @@ impl Session {
         })
     }
 
-    /// Rings whose translation has come need not ask for it again.
-    pub(super) fn settle_misses(&self, view: &GuestMemory) {
+    /// A translation that has come need not be asked for again, or may be when it goes.
+    pub(super) fn settle_misses(&mut self, view: &GuestMemory) {
+        let settled = |(page, bits): Miss| {
+            let access = if bits == access::READ {
+                Access::READ
+            } else {
+                Access::WRITE
+            };
+            view.first_missing(page, 1, access).is_none()
+        };
         for pair in &self.shared.pairs {
             for report in [pair.report(0), pair.report(1)] {
-                let settled = report.missed().is_some_and(|(page, access)| {
-                    let access = if access == access::READ {
-                        Access::READ
-                    } else {
-                        Access::WRITE
-                    };
-                    view.first_missing(page, 1, access).is_none()
-                });
-                if settled {
+                if report.missed().is_some_and(settled) {
                     report.clear_missed();
                 }
             }
+        }
+        for asked in &mut self.iommu.asked {
+            *asked = asked.filter(|miss| !settled(*miss));
         }
     }
 

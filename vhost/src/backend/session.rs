@@ -286,12 +286,11 @@ impl Session {
 
     /// Hands the memory, as it is seen now, to all rings.
     pub(super) fn show_memory(&mut self) -> Result<()> {
-        self.view = self.view();
-        if let Some(view) = &self.view
-            && view.is_translated()
-        {
+        let view = self.view();
+        if let Some(view) = view.as_ref().filter(|view| view.is_translated()) {
             self.settle_misses(view);
         }
+        self.view = view;
         self.refresh_all()
     }
 
@@ -459,16 +458,20 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
-        Ok(VhostUserProtocolFeatures::MQ
+        let mut bits = VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::RARP
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::MTU
             | VhostUserProtocolFeatures::BACKEND_REQ
-            | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::RESET_DEVICE
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
             | VhostUserProtocolFeatures::LOG_SHMFD
-            | VhostUserProtocolFeatures::STATUS)
+            | VhostUserProtocolFeatures::STATUS;
+        bits.set(
+            VhostUserProtocolFeatures::CONFIG,
+            self.shared.config.has_space(),
+        );
+        Ok(bits)
     }
 
     fn set_protocol_features(&mut self, features: u64) -> Result<()> {

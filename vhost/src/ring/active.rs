@@ -236,6 +236,11 @@ impl Active {
         before
     }
 
+    /// Does not wait for a translation that is missing further on in the ring.
+    pub(crate) fn go_on(&mut self) {
+        self.halted = self.broken;
+    }
+
     /// Forgets the burst.
     pub(crate) fn forget(&mut self) {
         self.burst.clear();

@@ -52,7 +52,23 @@ impl ToGuest {
             self.header = NetHeader::len_for(next.features) as u32;
             self.mergeable = next.features & feature::MRG_RXBUF != 0;
         }
-        self.active.install(next)
+        let before = self.active.install(next);
+        self.look_ahead();
+        before
+    }
+
+    /// Behind an IOMMU, finds out which translation the next frames will miss, so that it is there
+    /// before they are: a frame does not wait for it.
+    fn look_ahead(&mut self) {
+        let translated = |s: &Started| s.ring.memory().is_translated();
+        if self.active.started().is_some_and(translated) && self.active.look() {
+            self.active.parse(BURST);
+            if !self.active.burst.chains.is_empty() {
+                // What is there can be used.
+                self.active.go_on();
+            }
+            self.active.forget();
+        }
     }
 
     pub(crate) fn started(&self) -> Option<&Started> {

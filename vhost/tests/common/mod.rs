@@ -1,6 +1,7 @@
 //! What the tests share: a device that sends every frame back, and front ends for it.
 #![allow(dead_code)]
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -151,4 +152,63 @@ pub fn ping(pair: &mut DriverPair, lens: &[usize]) {
         std::thread::yield_now();
     }
     assert_eq!(pair.receive.bad_used + pair.transmit.bad_used, 0);
+}
+
+/// A device whose worker sends every frame back, and keeps those that find no room: a burst is not
+/// kept open while memory changes.
+pub struct Keeping {
+    pub device: Device,
+    stop: Arc<AtomicBool>,
+    worker: Option<JoinHandle<()>>,
+}
+
+impl Keeping {
+    pub fn start(config: DeviceConfig) -> Self {
+        let (device, mut pairs) = Device::start(config, Box::new(|| {})).expect("starts");
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let worker = std::thread::spawn(move || {
+            let mut kept: Vec<VecDeque<_>> = pairs.iter().map(|_| VecDeque::new()).collect();
+            while !stopped.load(Ordering::Relaxed) {
+                for (pair, kept) in pairs.iter_mut().zip(&mut kept) {
+                    pair.poll();
+                    keep(pair, kept);
+                }
+                std::thread::yield_now();
+            }
+        });
+        Self {
+            device,
+            stop,
+            worker: Some(worker),
+        }
+    }
+
+    pub fn status(&self) -> DeviceStatus {
+        self.device.status()
+    }
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.worker.take().map(JoinHandle::join);
+    }
+}
+
+/// Takes what came, and sends what finds room.
+fn keep(pair: &mut QueuePair, kept: &mut VecDeque<(NetHeader, Vec<u8>)>) {
+    for frame in 0..pair.from_guest.fetch(64) {
+        let mut bytes = vec![0; pair.from_guest.frame_len(frame)];
+        pair.from_guest.read(frame, 0, &mut bytes);
+        kept.push_back((pair.from_guest.header(frame), bytes));
+    }
+    pair.from_guest.complete();
+    while let Some((header, bytes)) = kept.front()
+        && pair.to_guest.reserve(&[bytes.len() as u32]) == 1
+    {
+        pair.to_guest.fill(0, *header, bytes);
+        pair.to_guest.publish();
+        kept.pop_front();
+    }
 }
