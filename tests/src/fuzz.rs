@@ -96,6 +96,11 @@ pub fn guests(bytes: &[u8]) {
     chainplane_vhost::crossfire::two_guests(bytes);
 }
 
+/// Takes `bytes` as the messages of a front end.
+pub fn control(bytes: &[u8]) {
+    chainplane_vhost::fuzzing::control_messages(bytes);
+}
+
 /// Takes `bytes` as a configuration file, reads and checks it, and renders what is wrong with it.
 pub fn yaml(bytes: &[u8]) {
     chainplane::spec::fuzz_yaml(bytes);

@@ -45,3 +45,8 @@ fn virtqueue() {
 fn guests() {
     replay("guests", fuzz::guests);
 }
+
+#[test]
+fn control() {
+    replay("control", fuzz::control);
+}

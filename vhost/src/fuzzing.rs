@@ -1,9 +1,11 @@
-//! Bytes play a hostile driver: for a fuzzer, and for tests that replay its corpus.
+//! Bytes play a hostile driver or a hostile front end: for a fuzzer, and for tests that replay its
+//! corpus.
 
 use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
+pub use crate::backend::fuzzing::control_messages;
 use crate::memory::{GuestMemory, Mapping, RegionLayout};
 use crate::net::{NetHeader, feature};
 use crate::ring::{
@@ -308,6 +310,37 @@ mod tests {
         #[test]
         fn any_driver_is_survived(data in proptest::collection::vec(any::<u8>(), 0..600)) {
             super::ring(&data);
+        }
+
+        #[test]
+        fn any_front_end_is_survived(data in proptest::collection::vec(any::<u8>(), 0..300)) {
+            super::control_messages(&data);
+        }
+
+        /// Front ends that mostly make sense come further: features, memory and rings are there
+        /// before anything odd comes.
+        #[test]
+        fn plausible_front_end_is_survived(
+            features in 0u8..4,
+            steps in proptest::collection::vec((0u8..30, any::<u8>(), 0u8..40), 1..60),
+        ) {
+            const PLAIN: u8 = 7 << 5;
+            let base = if features == 1 { 2 } else { 0 };
+            let mut script = Vec::new();
+            for (kind, what) in [(2, 0xff), (16, 0), (1, features), (4, 0), (4, 1)] {
+                script.extend([PLAIN | kind, what]);
+            }
+            for queue in 0..2 {
+                let start = [(6, 3 << 2), (7, base << 1), (10, 0), (11, 0), (13, 4)];
+                for (kind, what) in start {
+                    script.extend([PLAIN | kind, what | queue]);
+                }
+            }
+            for (kind, what, odd) in steps {
+                let form = if odd < 7 { odd << 5 } else { PLAIN };
+                script.extend([form | kind, what]);
+            }
+            super::control_messages(&script);
         }
 
         /// Drivers that mostly make sense come further.

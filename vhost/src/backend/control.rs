@@ -8,18 +8,16 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{RecvFlags, recv};
-use vhost::vhost_user::BackendReqHandler;
-use vhost::vhost_user::message::MAX_MSG_SIZE;
 
+use super::Shared;
+use super::connection::{Announced, Connection};
 use super::iommu::RETRY;
-use super::messages::{self, HEADER, Header};
+use super::messages::Header;
 use super::socket::Endpoint;
-use super::{Session, Shared};
 use crate::socket::Listener;
 
 /// How long a front end may take to send the rest of a message.
@@ -35,14 +33,6 @@ enum End {
     Stopped,
     /// It was not to be borne.
     Failed(String),
-}
-
-/// What is known of the message at the head of the socket's queue.
-enum Announced {
-    /// It has arrived.
-    Whole(Header),
-    /// Some of it is still to come.
-    Part,
 }
 
 pub(super) struct Control {
@@ -183,37 +173,21 @@ impl Control {
 
     /// Serves one front end until it leaves, misbehaves or the device is stopped.
     fn serve(&self, stream: UnixStream) -> std::io::Result<End> {
-        let (ours, peek) = (stream.try_clone()?, stream.try_clone()?);
         *self
             .connection
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(ours);
-        let session = Arc::new(Mutex::new(Session::new(self.shared.clone())));
-        let mut handler = BackendReqHandler::from_stream(stream, session.clone());
-        self.shared.update(|status| {
-            status.connected = true;
-            status.connections += 1;
-        });
+            .unwrap_or_else(PoisonError::into_inner) = Some(stream.try_clone()?);
+        let mut connection = Connection::new(self.shared.clone(), stream)?;
         let end = loop {
             if self.stopping() {
                 break End::Stopped;
             }
-            let asking = lock(&session).ask();
-            match self.message(&peek, asking.then_some(RETRY)) {
+            let asking = connection.ask();
+            match self.message(&connection, asking.then_some(RETRY)) {
                 Ok(Some(header)) => {
-                    let result = if header.is_ours() {
-                        handle(&peek, header, &session)
-                    } else {
-                        handler.handle_request()
-                    };
-                    let Err(error) = result else {
-                        continue;
-                    };
-                    let told = lock(&session).is_told(header);
-                    if !(told && is_refusal(&error)) {
+                    if let Err(error) = connection.handle(header) {
                         break End::Failed(format!("front end was disconnected: {error}"));
                     }
-                    self.shared.report(format!("request was refused: {error}"));
                 }
                 Ok(None) => {}
                 Err(end) => break end,
@@ -223,7 +197,7 @@ impl Control {
             .connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = None;
-        lock(&session).close();
+        connection.close();
         Ok(end)
     }
 
@@ -231,20 +205,20 @@ impl Control {
     /// `timeout`.
     fn message(
         &self,
-        stream: &UnixStream,
+        connection: &Connection,
         timeout: Option<Duration>,
     ) -> Result<Option<Header>, End> {
         let failed = |e: &dyn fmt::Display| End::Failed(format!("control socket failed: {e}"));
         if !self
-            .wait(Some(stream.as_fd()), timeout)
+            .wait(Some(connection.as_fd()), timeout)
             .map_err(|e| failed(&e))?
         {
             return Ok(None);
         }
         let deadline = Instant::now() + MESSAGE_PATIENCE;
         while !self.stopping() {
-            let closed = is_closed(stream).map_err(|e| failed(&e))?;
-            match announced(stream).map_err(|e| failed(&e))? {
+            let closed = connection.is_closed().map_err(|e| failed(&e))?;
+            match connection.announced().map_err(|e| failed(&e))? {
                 None => return Err(End::Closed),
                 Some(Announced::Whole(header)) => return Ok(Some(header)),
                 Some(_) if closed => {
@@ -261,59 +235,4 @@ impl Control {
         }
         Ok(None)
     }
-}
-
-/// Whether the other side has closed the connection; what it sent before may still wait.
-fn is_closed(stream: &UnixStream) -> rustix::io::Result<bool> {
-    let mut fds = [PollFd::new(stream, PollFlags::RDHUP)];
-    poll(&mut fds, Some(&Timespec::default()))?;
-    Ok(!fds[0].revents().is_empty())
-}
-
-/// Looks at the message at the head of the queue without taking it; `None` at the end of the
-/// stream.
-fn announced(stream: &UnixStream) -> rustix::io::Result<Option<Announced>> {
-    let mut bytes = [0u8; HEADER];
-    let got = match recv(stream, &mut bytes, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-        Ok((_, 0)) | Err(rustix::io::Errno::CONNRESET) => return Ok(None),
-        Ok((_, got)) => got,
-        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => 0,
-        Err(error) => return Err(error),
-    };
-    if got < HEADER {
-        return Ok(Some(Announced::Part));
-    }
-    let header = Header::from_bytes(bytes);
-    let waiting = rustix::io::ioctl_fionread(stream)?;
-    let size = header.size as usize;
-    // What is too long for a message is left to whoever takes it, and refuses it by its header.
-    let whole = size > MAX_MSG_SIZE || waiting >= (HEADER + size) as u64;
-    Ok(Some(if whole {
-        Announced::Whole(header)
-    } else {
-        Announced::Part
-    }))
-}
-
-fn lock(session: &Mutex<Session>) -> MutexGuard<'_, Session> {
-    session.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Takes and answers a message that the crate does not take.
-fn handle(
-    stream: &UnixStream,
-    header: Header,
-    session: &Mutex<Session>,
-) -> vhost::vhost_user::Result<()> {
-    let mut session = lock(session);
-    let negotiated = session.protocol();
-    let request = messages::take(stream, header, negotiated)?;
-    let result = session.perform(request);
-    messages::answer(stream, header, negotiated, result)
-}
-
-/// Whether the stream of messages is still in step after an error: the request was understood and
-/// refused.
-fn is_refusal(error: &vhost::vhost_user::Error) -> bool {
-    matches!(error, vhost::vhost_user::Error::ReqHandlerError(_))
 }

@@ -6,7 +6,9 @@
 //! which the worker sees one atomic load a poll.
 
 mod config;
+mod connection;
 mod control;
+pub(crate) mod fuzzing;
 mod handover;
 mod iommu;
 mod messages;
@@ -114,6 +116,43 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    fn new(config: DeviceConfig, waker: Waker) -> io::Result<Arc<Self>> {
+        let pairs: Vec<_> = (0..config.queue_pairs).map(|_| PairShared::new()).collect();
+        let queues = vec![QueueStatus::default(); 2 * pairs.len()];
+        let status = DeviceStatus {
+            queues,
+            ..DeviceStatus::default()
+        };
+        Ok(Arc::new(Self {
+            config,
+            status: Mutex::new(status),
+            pairs,
+            waker,
+            stop: AtomicBool::new(false),
+            wake: Arc::new(Event::new()?),
+        }))
+    }
+
+    /// The workers' sides of the pairs.
+    fn workers(&self) -> Vec<QueuePair> {
+        let worker = |pair: &Arc<PairShared>| QueuePair::new(pair.clone(), self.wake.clone());
+        self.pairs.iter().map(worker).collect()
+    }
+
+    fn status(&self) -> DeviceStatus {
+        let mut status = self
+            .status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        for (index, queue) in status.queues.iter_mut().enumerate() {
+            let report = self.pairs[index / 2].report(index % 2);
+            queue.broken = report.broken();
+            queue.counters = report.counters();
+        }
+        status
+    }
+
     /// Changes the status.
     pub(crate) fn update(&self, change: impl FnOnce(&mut DeviceStatus)) {
         change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
@@ -150,27 +189,9 @@ impl Device {
     /// A configuration that contradicts itself, a socket path that can't be used, or no thread.
     pub fn start(config: DeviceConfig, waker: Waker) -> Result<(Self, Vec<QueuePair>), StartError> {
         config.check().map_err(StartError::Config)?;
-        let wake = Arc::new(Event::new()?);
-        let pairs: Vec<_> = (0..config.queue_pairs).map(|_| PairShared::new()).collect();
-        let workers = pairs
-            .iter()
-            .map(|pair| QueuePair::new(pair.clone(), wake.clone()))
-            .collect();
         let endpoint = socket::Endpoint::open(&config)?;
-        let queues = vec![QueueStatus::default(); 2 * pairs.len()];
-        let status = Mutex::new(DeviceStatus {
-            queues,
-            ..DeviceStatus::default()
-        });
-        let stop = AtomicBool::new(false);
-        let shared = Arc::new(Shared {
-            config,
-            status,
-            pairs,
-            waker,
-            stop,
-            wake,
-        });
+        let shared = Shared::new(config, waker)?;
+        let workers = shared.workers();
         let connection = Arc::new(Mutex::new(None));
         let control = Control::new(shared.clone(), endpoint, connection.clone());
         let thread = std::thread::Builder::new()
@@ -188,18 +209,7 @@ impl Device {
 
     /// The device's state.
     pub fn status(&self) -> DeviceStatus {
-        let mut status = self
-            .shared
-            .status
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        for (index, queue) in status.queues.iter_mut().enumerate() {
-            let report = self.shared.pairs[index / 2].report(index % 2);
-            queue.broken = report.broken();
-            queue.counters = report.counters();
-        }
-        status
+        self.shared.status()
     }
 
     /// The configuration that the device was started with.
