@@ -12,6 +12,7 @@ mod guests;
 mod kvm;
 mod migration;
 mod offloads;
+mod protocol;
 mod reference;
 mod restarts;
 mod taps;
@@ -46,6 +47,7 @@ const TESTS: &[&[Test]] = &[
     offloads::TESTS,
     bench::TESTS,
     guests::TESTS,
+    protocol::TESTS,
     #[cfg(target_arch = "x86_64")]
     kvm::TESTS,
     migration::TESTS,

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use chainplane_tests::{Chainplane, Guest, Need, Netns, Nic, Result, Workspace, wait_until};
+use chainplane_tests::{
+    Chainplane, Guest, Machine, Need, Netns, Nic, Result, Workspace, wait_until,
+};
 
 use crate::{GUEST, Test};
 
@@ -51,9 +53,9 @@ impl Site {
 /// Migrates a guest from the back end at one socket to the one at the other while iperf3 runs, and
 /// prints what that cost.
 pub fn migrate(label: &str, files: &Workspace, site: &Site, sockets: [&str; 2]) -> Result<()> {
-    let monitor = files.path("monitor.sock");
     let nic = |socket: &str| [Nic::new(files.path(socket), MAC)];
-    let mut guest = Guest::movable("guest", &nic(sockets[0]), &monitor)?;
+    let machine = Machine::default().monitor(files.path("monitor.sock"));
+    let mut guest = Guest::start_on("guest", &nic(sockets[0]), &machine)?;
     guest.wait_booted()?;
     guest.address("eth0", "10.0.0.2/24")?;
     guest.ok("ping -c 2 -W 20 10.0.0.1")?;
@@ -69,8 +71,7 @@ pub fn migrate(label: &str, files: &Workspace, site: &Site, sockets: [&str; 2]) 
     let before = answered();
     assert!(before > 20, "{before} pings were answered");
 
-    let (mut guest, times) =
-        guest.migrate(&nic(sockets[1]), &monitor, &files.path("state.sock"))?;
+    let (mut guest, times) = guest.migrate(&nic(sockets[1]), &files.path("state.sock"))?;
     let moved = answered();
     let again = wait_until(Duration::from_secs(20), "answers to pings", || {
         Ok((answered() > moved + 50).then_some(()))

@@ -1,6 +1,7 @@
 //! A Linux guest under QEMU, whose console the test types on.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ const MIGRATION_LIMIT: Duration = Duration::from_mins(2);
 const MACHINE: &str =
     "-accel tcg -cpu max -nodefaults -no-user-config -nographic -no-reboot -serial stdio";
 /// Memory that a back end can map.
-const MEMORY: &str = "-machine q35,memory-backend=mem -m 256M \
+const MEMORY: &str = "-machine q35,memory-backend=mem \
     -object memory-backend-memfd,id=mem,size=256M,share=on";
 const KERNEL_LINE: &str = "console=ttyS0 quiet loglevel=0 panic=-1 reboot=t mitigations=off";
 /// QEMU 7.2 crashes under TCG when vhost-user meets MSI-X.
@@ -98,22 +99,80 @@ pub struct Migration {
     pub total: Duration,
 }
 
+/// What a guest's machine has beside the usual.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    options: Vec<String>,
+    memory: String,
+    kernel: String,
+    monitor: Option<PathBuf>,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self {
+            options: Vec::new(),
+            memory: "256M".to_owned(),
+            kernel: KERNEL_LINE.to_owned(),
+            monitor: None,
+        }
+    }
+}
+
+impl Machine {
+    /// The same with an option of QEMU's, before those of the cards.
+    #[must_use]
+    pub fn option(mut self, option: &str) -> Self {
+        self.options.extend(option.split(' ').map(str::to_owned));
+        self
+    }
+
+    /// The same with further words on the kernel's command line.
+    #[must_use]
+    pub fn kernel(mut self, words: &str) -> Self {
+        self.kernel = format!("{} {words}", self.kernel);
+        self
+    }
+
+    /// The same with another argument of QEMU's `-m`: 256 MiB, and room for what is plugged later.
+    #[must_use]
+    pub fn memory(mut self, memory: &str) -> Self {
+        memory.clone_into(&mut self.memory);
+        self
+    }
+
+    /// The same with a monitor (QMP) at a socket, for [`Guest::monitor`] and [`Guest::migrate`].
+    #[must_use]
+    pub fn monitor(mut self, socket: impl AsRef<Path>) -> Self {
+        self.monitor = Some(socket.as_ref().to_owned());
+        self
+    }
+}
+
 /// A running guest. Dropping it kills it as a power failure would.
 pub struct Guest {
     name: String,
     qemu: Process,
     commands: u32,
+    monitor: Option<PathBuf>,
 }
 
 impl Guest {
     /// Starts a guest; [`wait_booted`](Self::wait_booted) waits for its shell. Several guests boot in
     /// less time side by side than one after the other.
     pub fn start(name: &str, nics: &[Nic]) -> Result<Self> {
-        Self::with_nics(name, nics, &[])
+        Self::start_on(name, nics, &Machine::default())
     }
 
-    fn with_nics(name: &str, nics: &[Nic], more: &[String]) -> Result<Self> {
+    /// Starts a guest on another machine than the usual one.
+    pub fn start_on(name: &str, nics: &[Nic], machine: &Machine) -> Result<Self> {
         let mut options: Vec<String> = MEMORY.split(' ').map(str::to_owned).collect();
+        options.extend(["-m".to_owned(), machine.memory.clone()]);
+        options.extend(machine.options.iter().cloned());
+        if let Some(monitor) = &machine.monitor {
+            let socket = format!("unix:{},server=on,wait=off", monitor.display());
+            options.extend(["-qmp".to_owned(), socket]);
+        }
         let cores = nics.iter().map(|nic| nic.queues).max().unwrap_or(1);
         options.extend(["-smp".to_owned(), cores.to_string()]);
         for (index, nic) in nics.iter().enumerate() {
@@ -134,8 +193,9 @@ impl Guest {
                 format!("virtio-net-pci,netdev=n{index},{properties}"),
             ]);
         }
-        options.extend_from_slice(more);
-        Self::with_options(name, &options)
+        let mut guest = Self::with_options(name, &options, &machine.kernel)?;
+        guest.monitor.clone_from(&machine.monitor);
+        Ok(guest)
     }
 
     /// Starts a guest with the options that `chainplane attach` prints for QEMU.
@@ -153,14 +213,15 @@ impl Guest {
                 kept
             }
         };
-        Self::with_options(name, &options.iter().map(fit).collect::<Vec<_>>())
+        let options: Vec<_> = options.iter().map(fit).collect();
+        Self::with_options(name, &options, KERNEL_LINE)
     }
 
-    fn with_options(name: &str, options: &[String]) -> Result<Self> {
+    fn with_options(name: &str, options: &[String], kernel_line: &str) -> Result<Self> {
         let (kernel, modules) = parts::guest_kernel()?;
         let mut qemu = program("qemu-system-x86_64");
         qemu.args(MACHINE.split(' '))
-            .args(["-append", KERNEL_LINE, "-kernel"]);
+            .args(["-append", kernel_line, "-kernel"]);
         qemu.arg(kernel)
             .arg("-initrd")
             .arg(initramfs(&modules)?)
@@ -170,6 +231,7 @@ impl Guest {
             name: name.to_owned(),
             qemu,
             commands: 0,
+            monitor: None,
         })
     }
 
@@ -245,23 +307,12 @@ impl Guest {
         Ok(())
     }
 
-    /// Starts a guest that can be [migrated](Self::migrate); its monitor's socket is `monitor`.
-    pub fn movable(name: &str, nics: &[Nic], monitor: &Path) -> Result<Self> {
-        let monitor = format!("unix:{},server=on,wait=off", monitor.display());
-        Self::with_nics(name, nics, &["-qmp".to_owned(), monitor])
-    }
-
-    /// Migrates the guest, whose monitor is at `monitor`, to a new QEMU with `nics`, which shall be as
+    /// Migrates the guest, which shall have a monitor, to a new QEMU with `nics`, which shall be as
     /// the guest's were but for their sockets. `channel` is the path of a socket for the state.
-    pub fn migrate(
-        self,
-        nics: &[Nic],
-        monitor: &Path,
-        channel: &Path,
-    ) -> Result<(Self, Migration)> {
+    pub fn migrate(self, nics: &[Nic], channel: &Path) -> Result<(Self, Migration)> {
         let uri = format!("unix:{}", channel.display());
-        let incoming = ["-incoming".to_owned(), uri.clone()];
-        let mut target = Self::with_nics(&format!("{}, moved", self.name), nics, &incoming)?;
+        let incoming = Machine::default().option(&format!("-incoming {uri}"));
+        let mut target = Self::start_on(&format!("{}, moved", self.name), nics, &incoming)?;
         target.commands = self.commands;
         wait_until(BOOT_LIMIT, "a QEMU to migrate to", || {
             if target.qemu.ended()?.is_some() {
@@ -269,7 +320,7 @@ impl Guest {
             }
             Ok(channel.exists().then_some(()))
         })?;
-        let mut monitor = Monitor::connect(monitor)?;
+        let mut monitor = self.qmp()?;
         let parameters = json!({ "max-bandwidth": 1_000_000_000u64, "downtime-limit": 300 });
         monitor.execute("migrate-set-parameters", &parameters)?;
         monitor.execute("migrate", &json!({ "uri": uri }))?;
@@ -289,6 +340,18 @@ impl Guest {
             total: total.ok_or_else(missing)?,
         };
         Ok((target, migration))
+    }
+
+    fn qmp(&self) -> Result<Monitor> {
+        let none = || Error::new("the machine has no monitor");
+        Monitor::connect(self.monitor.as_ref().ok_or_else(none)?)
+    }
+
+    /// Gives QEMU a command of its human monitor; returns what it says. Nothing, mostly, is good.
+    pub fn monitor(&self, command: &str) -> Result<String> {
+        let line = json!({ "command-line": command });
+        let said = self.qmp()?.execute("human-monitor-command", &line)?;
+        Ok(said.as_str().unwrap_or_default().to_owned())
     }
 
     /// Whether QEMU still runs.

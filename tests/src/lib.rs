@@ -27,7 +27,7 @@ pub mod wire;
 
 pub use chainplane::{Chainplane, Workspace};
 pub use error::{Error, Result, wait_until};
-pub use guest::{BOOT_LIMIT, Guest, Migration, Nic};
+pub use guest::{BOOT_LIMIT, Guest, Machine, Migration, Nic};
 pub use need::{Need, missing};
 pub use netns::{Netns, sweep};
 pub use nginx::{LARGE, Nginx};
