@@ -1,7 +1,6 @@
 //! A Linux guest under QEMU, whose console the test types on.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
