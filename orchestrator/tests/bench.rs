@@ -140,7 +140,7 @@ fn wrong_arguments_are_explained() {
     let calibrate = |flag: &'static str, value: &'static str, words: &str| {
         assert_fails(&["calibrate", flag, value], 2, words);
     };
-    calibrate("--frame", "20", "a frame has 60 to 9216 bytes");
+    calibrate("--frame", "20", "a frame has 64 to 9216 bytes");
     calibrate("--frame", "imax", "no frame length");
     calibrate("--flows", "0", "1..=10000000");
     calibrate("--method", "ndp", "a similar value exists: 'ndr'");

@@ -99,6 +99,15 @@ pub fn pps_range(low: f64, high: f64) -> String {
     }
 }
 
+/// A round number of things: `100 k`, `1.5 M`, `4096`.
+pub fn count(number: f64) -> String {
+    match number {
+        1e6.. => format!("{} M", trimmed(number / 1e6, 3)),
+        1e4.. => format!("{} k", trimmed(number / 1e3, 3)),
+        _ => trimmed(number, 3),
+    }
+}
+
 /// Something a second, or a number of things, in four digits: `12.34 M`, `1234 `, with `unit` behind it.
 pub fn scaled(value: f64, unit: &str) -> String {
     let (value, prefix) = match value.abs() {

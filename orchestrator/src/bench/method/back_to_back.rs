@@ -19,7 +19,7 @@ const FASTER: f64 = 2.0;
 const WIDTH: f64 = 0.02;
 
 /// The longest burst, several times.
-pub fn run(runner: &mut Runner<'_>, outcomes: &[Outcome]) -> Result<Outcome, Stop> {
+pub fn run(runner: &mut Runner<'_>, outcomes: &mut Vec<Outcome>) -> Result<(), Stop> {
     let highest = ceiling(runner)?;
     let rate = highest * FASTER;
     let throughput = reference(runner, outcomes, &["throughput", "ndr", "pdr", "mrr"]);
@@ -27,8 +27,15 @@ pub fn run(runner: &mut Runner<'_>, outcomes: &[Outcome]) -> Result<Outcome, Sto
     let (name, throughput) = throughput.unwrap_or(("probe", highest / super::HEADROOM));
     let first = runner.trials.len();
     let (mut bursts, mut spoiled, mut at_most) = (Vec::new(), false, true);
+    let mut end = Ok(());
     for _ in 0..runner.settings.repetitions.max(1) {
-        let longest = longest(runner, rate)?;
+        let longest = match longest(runner, rate) {
+            Ok(longest) => longest,
+            Err(stop) => {
+                end = Err(stop);
+                break;
+            }
+        };
         spoiled |= longest.spoiled;
         at_most &= longest.at_most;
         bursts.push(longest.frames as f64);
@@ -38,16 +45,17 @@ pub fn run(runner: &mut Runner<'_>, outcomes: &[Outcome]) -> Result<Outcome, Sto
     }
     let mut quality = Quality {
         spoiled,
+        unfinished: end.is_err(),
         ..quality(&runner.trials[first..])
     };
     quality
         .remarks
         .push(format!("corrected by the {name} rate"));
     let Some(burst) = Estimate::of(&bursts) else {
-        return Err(Stop::Cancelled);
+        return end;
     };
     let implied_s = burst.mean / rate;
-    Ok(Outcome::BackToBack(BackToBack {
+    outcomes.push(Outcome::BackToBack(BackToBack {
         burst_load: rate,
         throughput,
         implied_s,
@@ -55,7 +63,8 @@ pub fn run(runner: &mut Runner<'_>, outcomes: &[Outcome]) -> Result<Outcome, Sto
         at_most,
         quality,
         burst,
-    }))
+    }));
+    end
 }
 
 struct Longest {

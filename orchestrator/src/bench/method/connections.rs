@@ -21,15 +21,26 @@ const WIDTH: f64 = 0.05;
 const LOOP: u32 = 256;
 
 /// The result of one of the three.
-pub fn run(runner: &mut Runner<'_>, method: Method) -> Result<Outcome, Stop> {
-    let found = match method {
-        Method::ConcurrentConnections => concurrent(runner)?,
+pub fn run(
+    runner: &mut Runner<'_>,
+    method: Method,
+    outcomes: &mut Vec<Outcome>,
+) -> Result<(), Stop> {
+    let (found, end) = match method {
+        Method::ConcurrentConnections => concurrent(runner),
         Method::Transactions => transactions(runner)?,
         _ => per_second(runner)?,
     };
     runner.expect(Duration::ZERO);
-    Ok(Outcome::Connections(found))
+    if let Some(mut found) = found {
+        found.quality.unfinished = end.is_err();
+        outcomes.push(Outcome::Connections(found));
+    }
+    end
 }
+
+/// What was found, before a stop if there was one.
+type Found = (Option<Connections>, Result<(), Stop>);
 
 /// The load of `pace` with `transactions` requests a connection.
 fn load(runner: &Runner<'_>, pace: Pace, transactions: u32) -> StatefulLoad {
@@ -46,7 +57,7 @@ fn failed_share(result: &StatefulResult) -> f64 {
     result.failed as f64 / result.attempted.max(1) as f64
 }
 
-fn per_second(runner: &mut Runner<'_>) -> Result<Connections, Stop> {
+fn per_second(runner: &mut Runner<'_>) -> Result<Found, Stop> {
     let closed = load(runner, Pace::Concurrent(LOOP), 1);
     let result = runner.connect("connections a second: closed loop", &closed)?;
     let reached = result.completed as f64 / result.elapsed.as_secs_f64().max(1e-9);
@@ -54,36 +65,47 @@ fn per_second(runner: &mut Runner<'_>) -> Result<Connections, Stop> {
     while let Some(rate) = search.next() {
         runner.expect(runner.settings.connections_trial * search.left());
         let order = load(runner, Pace::ConnectionsPerSecond(rate), 1);
-        let result = runner.connect(&format!("{rate:.0} connections a second"), &order)?;
+        let result = match runner.connect(&format!("{rate:.0} connections a second"), &order) {
+            Ok(result) => result,
+            Err(stop) => return Ok((search.cut_off("connections-per-second"), Err(stop))),
+        };
         let asked = rate * result.elapsed.as_secs_f64();
         search.add(rate, result, |result| {
             result.established as f64 >= LEAST_REACHED * asked
         });
     }
-    Ok(search.outcome("connections-per-second", |rate, _| rate))
+    Ok((
+        Some(search.outcome("connections-per-second", |rate, _| rate)),
+        Ok(()),
+    ))
 }
 
-fn concurrent(runner: &mut Runner<'_>) -> Result<Connections, Stop> {
+fn concurrent(runner: &mut Runner<'_>) -> Found {
     let most = runner.settings.most_connections.max(1);
     let mut search = Doubling::new(f64::from(most.min(1000)), f64::from(most));
     while let Some(count) = search.next() {
         let count = count.floor();
         runner.expect(runner.settings.connections_trial * search.left());
         let order = load(runner, Pace::Hold(count as u32), 1);
-        let result = runner.connect(&format!("{count:.0} connections at a time"), &order)?;
+        let result = match runner.connect(&format!("{count:.0} connections at a time"), &order) {
+            Ok(result) => result,
+            Err(stop) => return (search.cut_off("concurrent-connections"), Err(stop)),
+        };
         search.add(count, result, |result| result.most_open as f64 >= count);
     }
-    Ok(search.outcome("concurrent-connections", |count, _| count))
+    let found = search.outcome("concurrent-connections", |count, _| count);
+    (Some(found), Ok(()))
 }
 
-fn transactions(runner: &mut Runner<'_>) -> Result<Connections, Stop> {
+fn transactions(runner: &mut Runner<'_>) -> Result<Found, Stop> {
     let order = load(runner, Pace::Concurrent(LOOP), runner.settings.transactions);
     let mut search = Doubling::new(f64::from(LOOP), f64::from(LOOP));
     let result = runner.connect("transactions", &order)?;
     search.add(f64::from(LOOP), result, |_| true);
-    Ok(search.outcome("transactions", |_, result| {
+    let found = search.outcome("transactions", |_, result| {
         result.transactions as f64 / result.elapsed.as_secs_f64().max(1e-9)
-    }))
+    });
+    Ok((Some(found), Ok(())))
 }
 
 /// A search upwards by doubling, then between by halving.
@@ -148,6 +170,12 @@ impl Doubling {
             self.quality.spoiled |= noise > MOST_NOISE;
             self.bad = Some((value, result));
         }
+    }
+
+    /// What a search that was stopped had found until then.
+    fn cut_off(self, method: &str) -> Option<Connections> {
+        self.good.is_some().then_some(())?;
+        Some(self.outcome(method, |value, _| value))
     }
 
     fn outcome(mut self, method: &str, value: impl Fn(f64, &StatefulResult) -> f64) -> Connections {

@@ -11,11 +11,11 @@ use crate::bench::trial::{Load, Rate};
 const STEPS: u32 = 10;
 
 /// The curve.
-pub fn run(runner: &mut Runner<'_>) -> Result<Outcome, Stop> {
+pub fn run(runner: &mut Runner<'_>, outcomes: &mut Vec<Outcome>) -> Result<(), Stop> {
     let highest = ceiling(runner)?;
     let duration = runner.settings.rfc2544_trial;
     let first = runner.trials.len();
-    let mut points: Vec<LossPoint> = Vec::new();
+    let (mut points, mut end) = (Vec::<LossPoint>::new(), Ok(()));
     for step in (1..=STEPS).rev() {
         let share = f64::from(step) / f64::from(STEPS);
         runner.expect(duration * (step - 1));
@@ -24,7 +24,13 @@ pub fn run(runner: &mut Runner<'_>) -> Result<Outcome, Stop> {
             duration,
             burst: None,
         };
-        let sample = runner.clean_sample("frame-loss", &load, 0.0)?;
+        let sample = match runner.clean_sample("frame-loss", &load, 0.0) {
+            Ok(sample) => sample,
+            Err(stop) => {
+                end = Err(stop);
+                break;
+            }
+        };
         points.push(LossPoint {
             offered: highest * share * f64::from(runner.directions()),
             share,
@@ -43,8 +49,10 @@ pub fn run(runner: &mut Runner<'_>) -> Result<Outcome, Stop> {
         }
     }
     runner.expect(Duration::ZERO);
-    Ok(Outcome::FrameLoss(FrameLoss {
-        points,
-        quality: quality(&runner.trials[first..]),
-    }))
+    if !points.is_empty() {
+        let mut quality = quality(&runner.trials[first..]);
+        quality.unfinished = end.is_err();
+        outcomes.push(Outcome::FrameLoss(FrameLoss { points, quality }));
+    }
+    end
 }

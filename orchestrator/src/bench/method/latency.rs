@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::runner::{MOST_NOISE, Runner, Stop, quality};
+use super::runner::{MOST_NOISE, Runner, Sample, Stop, quality};
 use super::{ceiling, reference};
 use crate::bench::output::latency::Latency;
 use crate::bench::output::record::{LatencyOutcome, LatencyPoint, Outcome};
@@ -13,10 +13,10 @@ use crate::bench::trial::{Load, Rate};
 const OF_PROBE: f64 = 0.5;
 
 /// Latency at each load, the lowest first.
-pub fn run(runner: &mut Runner<'_>, outcomes: &[Outcome]) -> Result<Outcome, Stop> {
+pub fn run(runner: &mut Runner<'_>, outcomes: &mut Vec<Outcome>) -> Result<(), Stop> {
     let (name, full, loads) = loads(runner, outcomes)?;
     let duration = runner.settings.latency_trial;
-    let mut points = Vec::new();
+    let (mut points, mut end) = (Vec::new(), Ok(()));
     for (index, &share) in loads.iter().enumerate() {
         runner.expect(duration * (loads.len() - index - 1) as u32);
         let load = Load {
@@ -24,13 +24,13 @@ pub fn run(runner: &mut Runner<'_>, outcomes: &[Outcome]) -> Result<Outcome, Sto
             duration,
             burst: None,
         };
-        let mut sample = runner.load("latency", &load)?;
-        for _ in 0..runner.settings.retries {
-            if sample.trial.noise.share <= MOST_NOISE {
+        let sample = match quiet(runner, &load) {
+            Ok(sample) => sample,
+            Err(stop) => {
+                end = Err(stop);
                 break;
             }
-            sample = runner.load("latency", &load)?;
-        }
+        };
         let Some(latency) = Latency::of(&sample.latency) else {
             continue;
         };
@@ -46,10 +46,25 @@ pub fn run(runner: &mut Runner<'_>, outcomes: &[Outcome]) -> Result<Outcome, Sto
         });
     }
     runner.expect(Duration::ZERO);
-    Ok(Outcome::Latency(LatencyOutcome {
-        reference: name.to_owned(),
-        points,
-    }))
+    if !points.is_empty() {
+        outcomes.push(Outcome::Latency(LatencyOutcome {
+            reference: name.to_owned(),
+            points,
+        }));
+    }
+    end
+}
+
+/// A trial, again while the host disturbs it.
+fn quiet(runner: &mut Runner<'_>, load: &Load) -> Result<Sample, Stop> {
+    let mut sample = runner.load("latency", load)?;
+    for _ in 0..runner.settings.retries {
+        if sample.trial.noise.share <= MOST_NOISE {
+            break;
+        }
+        sample = runner.load("latency", load)?;
+    }
+    Ok(sample)
 }
 
 /// The name of the reference, its load in each direction, and the shares of it that are measured.
@@ -58,7 +73,7 @@ fn loads(
     outcomes: &[Outcome],
 ) -> Result<(&'static str, f64, Vec<f64>), Stop> {
     if let Some(load) = runner.settings.load {
-        return Ok(("rate", load, vec![1.0]));
+        return Ok(("load that was asked for", load, vec![1.0]));
     }
     let mut shares = runner.settings.latency_loads.clone();
     shares.sort_by(f64::total_cmp);

@@ -41,16 +41,16 @@ pub fn run(runner: &mut Runner<'_>, outcomes: &mut Vec<Outcome>) -> Result<(), S
             .map(|&later| runner.settings.cost(later))
             .sum();
         match method {
-            Method::Mrr => outcomes.push(mrr::run(runner)?),
+            Method::Mrr => mrr::run(runner, outcomes)?,
             Method::Ndr | Method::Pdr => rates::run(runner, outcomes)?,
-            Method::Throughput => outcomes.push(throughput::run(runner)?),
-            Method::FrameLoss => outcomes.push(frame_loss::run(runner)?),
-            Method::BackToBack => outcomes.push(back_to_back::run(runner, outcomes)?),
-            Method::Recovery => outcomes.push(recovery::run(runner, outcomes)?),
-            Method::Latency => outcomes.push(latency::run(runner, outcomes)?),
-            Method::Soak => outcomes.push(soak::run(runner, outcomes)?),
+            Method::Throughput => throughput::run(runner, outcomes)?,
+            Method::FrameLoss => frame_loss::run(runner, outcomes)?,
+            Method::BackToBack => back_to_back::run(runner, outcomes)?,
+            Method::Recovery => recovery::run(runner, outcomes)?,
+            Method::Latency => latency::run(runner, outcomes)?,
+            Method::Soak => soak::run(runner, outcomes)?,
             Method::ConnectionsPerSecond | Method::ConcurrentConnections | Method::Transactions => {
-                outcomes.push(connections::run(runner, method)?);
+                connections::run(runner, method, outcomes)?;
             }
         }
     }

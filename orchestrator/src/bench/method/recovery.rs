@@ -15,7 +15,7 @@ const OVER: f64 = 1.1;
 const AFTER: f64 = 0.5;
 
 /// Recovers several times.
-pub fn run(runner: &mut Runner<'_>, outcomes: &[Outcome]) -> Result<Outcome, Stop> {
+pub fn run(runner: &mut Runner<'_>, outcomes: &mut Vec<Outcome>) -> Result<(), Stop> {
     let found = reference(runner, outcomes, &["throughput", "ndr", "pdr"]);
     let throughput = match found {
         Some((_, rate)) => rate,
@@ -25,7 +25,7 @@ pub fn run(runner: &mut Runner<'_>, outcomes: &[Outcome]) -> Result<Outcome, Sto
     let times = runner.settings.repetitions.max(1);
     let duration = runner.settings.rfc2544_trial;
     let first = runner.trials.len();
-    let (mut quiet, mut all) = (Vec::new(), Vec::new());
+    let (mut quiet, mut all, mut end) = (Vec::new(), Vec::new(), Ok(()));
     for round in 0..times {
         runner.expect(duration * 2 * (times - round - 1) as u32);
         let load = |rate| Load {
@@ -33,7 +33,13 @@ pub fn run(runner: &mut Runner<'_>, outcomes: &[Outcome]) -> Result<Outcome, Sto
             duration,
             burst: None,
         };
-        let (result, recovered) = runner.overload(&load(over), &load(after))?;
+        let (result, recovered) = match runner.overload(&load(over), &load(after)) {
+            Ok(found) => found,
+            Err(stop) => {
+                end = Err(stop);
+                break;
+            }
+        };
         let seconds = recovered.as_secs_f64();
         all.push(seconds);
         if noise_share(&result.noise, result.elapsed.as_secs_f64()) <= MOST_NOISE {
@@ -43,6 +49,7 @@ pub fn run(runner: &mut Runner<'_>, outcomes: &[Outcome]) -> Result<Outcome, Sto
     runner.expect(Duration::ZERO);
     let mut quality = quality(&runner.trials[first..]);
     quality.spoiled = quiet.len() * 2 < all.len();
+    quality.unfinished = end.is_err();
     let lossless = runner.trials[first..]
         .iter()
         .all(|trial| trial.loss_ratio == 0.0);
@@ -50,12 +57,13 @@ pub fn run(runner: &mut Runner<'_>, outcomes: &[Outcome]) -> Result<Outcome, Sto
         quality.remarks.push("the overload lost nothing".into());
     }
     let Some(time_s) = Estimate::of(if quality.spoiled { &all } else { &quiet }) else {
-        return Err(Stop::Cancelled);
+        return end;
     };
-    Ok(Outcome::Recovery(Recovery {
+    outcomes.push(Outcome::Recovery(Recovery {
         time_s,
         overload_load: over,
         after_load: after,
         quality,
-    }))
+    }));
+    end
 }

@@ -19,10 +19,24 @@ pub const MOST_NOISE: f64 = 0.02;
 /// What a processor taken away is taken to cost, where nothing tells: seconds.
 const DESCHEDULED: f64 = 0.000_2;
 
+/// The warm-up after one in which nothing came through.
+const LONGER_WARM_UP: Duration = Duration::from_millis(300);
+
+/// A direction of which nothing came through.
+fn silent(trial: &Trial) -> Option<&Counts> {
+    let mut directions = trial.directions.iter();
+    directions.find(|counts| counts.received == 0)
+}
+
 /// Something to be measured that may also carry connections.
 pub trait Subject: Target {
     /// As a carrier of connections, where it can.
     fn stateful(&mut self) -> Option<&mut dyn StatefulTarget>;
+
+    /// Adds to an error what the target knows of its cause.
+    fn explain(&self, error: BenchError) -> BenchError {
+        error
+    }
 
     /// A trial at `over`, which goes on without a pause at `after`. Tells how long after the change the last packet
     /// was due that was lost; zero if none was.
@@ -159,8 +173,28 @@ impl<'a> Runner<'a> {
         {
             return Ok(());
         }
-        self.sample("warm-up", Rate::Max, self.settings.warm_up)?;
-        Ok(())
+        let mut time = self.settings.warm_up;
+        for _ in 0..2 {
+            let sample = self.sample("warm-up", Rate::Max, time)?;
+            if silent(&sample.trial).is_none() {
+                return Ok(());
+            }
+            // So short a time may have fallen into a pause of the host.
+            time = time.max(LONGER_WARM_UP);
+        }
+        let trial = self.trials.last();
+        let Some(counts) = trial.and_then(silent) else {
+            return Ok(());
+        };
+        let error = BenchError::Blocked {
+            direction: counts.name.clone(),
+            reason: format!(
+                "its flows open, but none of {} packets of the load came through",
+                counts.offered
+            ),
+            hint: Some("are the frames longer than the target's MTU?".into()),
+        };
+        Err(Stop::Failed(self.target.explain(error)))
     }
 
     /// One trial.
@@ -247,7 +281,8 @@ impl<'a> Runner<'a> {
                 "this target does not carry TCP connections; leave the methods of RFC 9411 out";
             return Err(Stop::Failed(BenchError::Arguments(text.into())));
         };
-        Ok(target.stateful(load, self.watch)?)
+        let result = target.stateful(load, self.watch);
+        result.map_err(|error| self.target.explain(error).into())
     }
 
     /// Says something worth a line.

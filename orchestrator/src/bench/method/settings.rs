@@ -83,6 +83,9 @@ pub enum Effort {
     Rfc2544,
 }
 
+/// Where the host disturbs a search, no quick one goes on for longer.
+const QUICK: Duration = Duration::from_mins(1);
+
 /// Everything about how a case is measured. Times are in seconds in JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -194,7 +197,7 @@ impl Settings {
             request: 100,
             response: 1024,
             retries: 3,
-            limit: None,
+            limit: (effort == Effort::Quick).then_some(QUICK),
         }
     }
 

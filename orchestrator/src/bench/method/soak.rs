@@ -15,8 +15,8 @@ const SLICES: u32 = 60;
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_mins(1);
 
-/// The run, slice by slice. If it is stopped, what there is counts.
-pub fn run(runner: &mut Runner<'_>, outcomes: &[Outcome]) -> Result<Outcome, Stop> {
+/// The run, slice by slice. If it is stopped, or the target dies, what there is counts.
+pub fn run(runner: &mut Runner<'_>, outcomes: &mut Vec<Outcome>) -> Result<(), Stop> {
     let load = match runner.settings.load {
         Some(load) => load,
         None => match reference(runner, outcomes, &["ndr", "throughput", "pdr"]) {
@@ -29,7 +29,7 @@ pub fn run(runner: &mut Runner<'_>, outcomes: &[Outcome]) -> Result<Outcome, Sto
     let first = runner.trials.len();
     let mut slices: Vec<Slice> = Vec::new();
     let mut latency: Option<Histogram<u64>> = None;
-    let mut unfinished = false;
+    let mut end = Ok(());
     let mut at = Duration::ZERO;
     while at < whole {
         let duration = slice.min(whole.saturating_sub(at));
@@ -41,11 +41,10 @@ pub fn run(runner: &mut Runner<'_>, outcomes: &[Outcome]) -> Result<Outcome, Sto
         };
         let sample = match runner.load("soak", &order) {
             Ok(sample) => sample,
-            Err(Stop::Cancelled) if !slices.is_empty() => {
-                unfinished = true;
+            Err(stop) => {
+                end = Err(stop);
                 break;
             }
-            Err(stop) => return Err(stop),
         };
         let here = Latency::of(&sample.latency);
         slices.push(Slice {
@@ -64,17 +63,21 @@ pub fn run(runner: &mut Runner<'_>, outcomes: &[Outcome]) -> Result<Outcome, Sto
         at += duration;
     }
     runner.expect(Duration::ZERO);
+    if slices.is_empty() {
+        return end;
+    }
     let trials = &runner.trials[first..];
     let counts = trials.iter().flat_map(|trial| &trial.directions);
     let (offered, received) = counts.fold((0, 0), |(o, r), c| (o + c.offered, r + c.received));
     let mut quality = quality(trials);
-    quality.unfinished = unfinished;
+    quality.unfinished = end.is_err();
     quality.spoiled = slices.iter().any(|slice| slice.spoiled);
-    Ok(Outcome::Soak(Soak {
+    outcomes.push(Outcome::Soak(Soak {
         offered: load * f64::from(runner.directions()),
         slices,
         latency: latency.as_ref().and_then(Latency::of),
         loss_ratio: (offered - received.min(offered)) as f64 / offered.max(1) as f64,
         quality,
-    }))
+    }));
+    end
 }

@@ -3,7 +3,7 @@
 use super::sim::Device;
 use super::*;
 use crate::bench::output::record::{Connections, GoalOutcome};
-use crate::bench::trial::Silent;
+use crate::bench::trial::{BenchError, Silent};
 
 fn measure(device: &mut Device, settings: &Settings) -> (Vec<Outcome>, usize) {
     let mut outcomes = Vec::new();
@@ -273,4 +273,41 @@ fn what_was_found_before_a_target_dies_is_kept() {
     assert!(matches!(stop, Stop::Failed(_)));
     assert!(matches!(outcomes[0], Outcome::Mrr(_)));
     assert_eq!(runner.trials.len(), 12);
+}
+
+/// What was found before a target dies is kept, and marked.
+#[test]
+fn a_target_that_dies_leaves_what_was_found() {
+    for (method, dies) in [
+        (Method::Mrr, 3),
+        (Method::FrameLoss, 4),
+        (Method::Soak, 6),
+        (Method::Latency, 3),
+        (Method::Throughput, 6),
+        (Method::BackToBack, 30),
+    ] {
+        let mut device = Device::new(1e6);
+        device.dies = Some(dies);
+        let (settings, mut outcomes) = (quick(&[method]), Vec::new());
+        let mut runner = Runner::new(&mut device, &settings, &Silent);
+        let end = run(&mut runner, &mut outcomes);
+        assert!(matches!(end, Err(Stop::Failed(_))), "{method:?}");
+        assert_eq!(outcomes.len(), 1, "{method:?}");
+        let latency = matches!(outcomes[0], Outcome::Latency(_));
+        assert!(latency || outcomes[0].quality().unfinished, "{outcomes:#?}");
+    }
+}
+
+/// A target that lets openings through and nothing else is told before anything is measured.
+#[test]
+fn a_target_that_carries_no_load_is_told() {
+    let mut device = Device::new(0.0);
+    let (settings, mut outcomes) = (quick(&[Method::Mrr]), Vec::new());
+    let mut runner = Runner::new(&mut device, &settings, &Silent);
+    match run(&mut runner, &mut outcomes) {
+        Err(Stop::Failed(BenchError::Blocked { hint, .. })) => {
+            assert!(hint.is_some_and(|hint| hint.contains("MTU")));
+        }
+        other => panic!("{other:?}"),
+    }
 }

@@ -16,14 +16,22 @@ struct Halved {
 }
 
 /// Halves between what lost frames and what did not, as often as the settings say.
-pub fn run(runner: &mut Runner<'_>) -> Result<Outcome, Stop> {
+pub fn run(runner: &mut Runner<'_>, outcomes: &mut Vec<Outcome>) -> Result<(), Stop> {
     let highest = ceiling(runner)?;
-    let mut searches = Vec::new();
+    let (mut searches, mut end) = (Vec::new(), Ok(()));
     for _ in 0..runner.settings.searches.max(1) {
-        searches.push(halve(runner, highest)?);
-        if runner.is_late() {
+        let (search, ended) = halve(runner, highest);
+        // One that was cut off before it found anything adds nothing to those before.
+        if ended.is_ok() || (searches.is_empty() && search.best.is_some()) {
+            searches.push(search);
+        }
+        end = ended;
+        if end.is_err() || runner.is_late() {
             break;
         }
+    }
+    if searches.is_empty() {
+        return end;
     }
     runner.expect(Duration::ZERO);
     let directions = f64::from(runner.directions());
@@ -39,18 +47,20 @@ pub fn run(runner: &mut Runner<'_>) -> Result<Outcome, Stop> {
     let estimate = Estimate::of(&rates);
     let quality = Quality {
         spoiled: searches.iter().any(|search| search.spoiled),
-        unfinished: searches.iter().any(|search| search.late),
+        unfinished: end.is_err() || searches.iter().any(|search| search.late),
         ..quality(best)
     };
-    Ok(Outcome::Throughput(Throughput {
+    outcomes.push(Outcome::Throughput(Throughput {
         rate: estimate.as_ref().map(|estimate| estimate.mean),
         searches: estimate.filter(|estimate| estimate.count > 1),
         trial_s: runner.settings.rfc2544_trial.as_secs_f64(),
         quality,
-    }))
+    }));
+    end
 }
 
-fn halve(runner: &mut Runner<'_>, highest: f64) -> Result<Halved, Stop> {
+/// One search; what it found before a stop is in it.
+fn halve(runner: &mut Runner<'_>, highest: f64) -> (Halved, Result<(), Stop>) {
     let (width, duration) = (
         runner.settings.rfc2544_width.clamp(1e-4, 0.5),
         runner.settings.rfc2544_trial,
@@ -72,24 +82,27 @@ fn halve(runner: &mut Runner<'_>, highest: f64) -> Result<Halved, Stop> {
             duration,
             burst: None,
         };
-        let sample = runner.clean_sample("throughput", &load, 0.0)?;
+        let sample = match runner.clean_sample("throughput", &load, 0.0) {
+            Ok(sample) => sample,
+            Err(stop) => return (halved, Err(stop)),
+        };
         if sample.trial.loss_ratio == 0.0 {
             low = rate;
             halved.best = Some(sample.trial);
             // An upper bound that noise set may be wrong, but what is found below it is not.
             if rate >= highest {
-                return Ok(halved);
+                return (halved, Ok(()));
             }
         } else {
             halved.spoiled |= sample.is_spoiled(0.0);
             high = rate;
         }
         if high - low <= high * width || high <= MIN_LOAD {
-            return Ok(halved);
+            return (halved, Ok(()));
         }
         if runner.is_late() {
             halved.late = true;
-            return Ok(halved);
+            return (halved, Ok(()));
         }
         rate = f64::midpoint(low, high);
     }

@@ -131,7 +131,8 @@ fn lines(cases: &[Case], by: By, point: impl Fn(&Case, f64) -> Option<Point>) ->
 
 fn rates(cases: &[Case], by: By, name: &str) -> Option<Plot> {
     let series = lines(cases, by, |case, x| {
-        Some(rate_point(case, &case.figure(name)?, x))
+        let figure = case.figure(name).filter(|figure| figure.rate > 0.0)?;
+        Some(rate_point(case, &figure, x))
     });
     (!series.is_empty()).then(|| Plot {
         title: format!("{} by {}", name.to_uppercase(), by.name()),

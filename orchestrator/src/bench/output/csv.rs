@@ -85,6 +85,9 @@ fn field(text: &str) -> String {
 
 fn rows(outcome: &Outcome) -> Vec<Row> {
     if let Some(figure) = outcome.figure() {
+        if figure.rate == 0.0 {
+            return Vec::new();
+        }
         let mut rows: Vec<Row> = vec![(figure.name, figure.rate, "pps", figure.interval)];
         if let Some(cycles) = figure.cycles {
             rows.push((

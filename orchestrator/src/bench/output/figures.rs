@@ -28,6 +28,9 @@ impl Figure {
 
     /// The rate as text, with `≥` where it may be higher and `~` where it is not to be quoted.
     pub fn text(&self) -> String {
+        if self.rate == 0.0 {
+            return "not found".into();
+        }
         let sign = match (self.is_quotable(), self.at_most) {
             (false, _) => "~",
             (true, true) => "≥ ",

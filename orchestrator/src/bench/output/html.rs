@@ -49,7 +49,7 @@ fn head(html: &mut String, results: &Results) {
     );
     if results.partial {
         html.push_str(
-            "<p class=\"banner\">The run was stopped before its end: this report is partial.</p>\n",
+            "<p class=\"banner\">The run was stopped, or failed in parts: this report is partial.</p>\n",
         );
     }
     if results.host.build == "debug" {
@@ -86,7 +86,11 @@ fn tiles(html: &mut String, results: &Results) {
         if let Some(ratio) = &comparison.ratio {
             tile(
                 html,
-                &format!("{:.2} ×", ratio.mean),
+                &format!(
+                    "{}{:.2} ×",
+                    if comparison.quality.spoiled { "~" } else { "" },
+                    ratio.mean
+                ),
                 &format!("{} / {}", comparison.a, comparison.b),
                 &comparison.measure.to_uppercase(),
             );

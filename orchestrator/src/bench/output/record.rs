@@ -225,6 +225,14 @@ pub enum Outcome {
     Connections(Connections),
 }
 
+impl Results {
+    /// Whether anything was found.
+    pub fn has_figures(&self) -> bool {
+        let compared = self.comparisons.iter().any(|it| !it.rounds.is_empty());
+        compared || self.cases.iter().any(|case| !case.results.is_empty())
+    }
+}
+
 /// Maximum receive rate: what comes through when as much is sent as the target takes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -43,7 +43,7 @@ pub fn results(results: &Results) -> String {
         out.push_str("Measured with a debug build: these figures say nothing about a release.\n");
     }
     if results.partial {
-        out.push_str("Stopped before its end: this report is partial.\n");
+        out.push_str("Stopped or failed before its end: this report is partial.\n");
     }
     out
 }
@@ -52,7 +52,9 @@ pub fn results(results: &Results) -> String {
 pub fn case(case: &Case) -> String {
     let mut out = String::new();
     line(&mut out, &case.name);
-    line(&mut out, &format!("  {}", case.target.description));
+    if !case.target.description.is_empty() {
+        line(&mut out, &format!("  {}", case.target.description));
+    }
     line(&mut out, &format!("  {}", case.traffic.description));
     for outcome in &case.results {
         outcome_lines(&mut out, case, outcome);
@@ -108,9 +110,15 @@ fn row(out: &mut String, name: &str, value: &str, more: &str, quality: &Quality)
 
 fn outcome_lines(out: &mut String, case: &Case, outcome: &Outcome) {
     if let Some(figure) = outcome.figure() {
-        let mut more = units::scaled(case.bits(figure.rate), "bit/s");
+        let mut more = match figure.rate {
+            0.0 => String::new(),
+            rate => units::scaled(case.bits(rate), "bit/s"),
+        };
         if let Some((low, high)) = figure.interval {
-            let _ = write!(more, ", {}", units::pps_range(low, high));
+            if !more.is_empty() {
+                more.push_str(", ");
+            }
+            more.push_str(&units::pps_range(low, high));
         }
         if let Some(cycles) = figure.cycles {
             let _ = write!(more, ", {cycles:.0} cycles");
@@ -170,10 +178,7 @@ fn recovery(out: &mut String, found: &Recovery) {
 }
 
 fn latency(out: &mut String, found: &LatencyOutcome) {
-    line(
-        out,
-        &format!("  latency at shares of the {}", found.reference),
-    );
+    line(out, &format!("  latency, {}", reference(found)));
     let _ = writeln!(
         out,
         "    {:>12} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
@@ -194,8 +199,11 @@ fn latency(out: &mut String, found: &LatencyOutcome) {
         let _ = writeln!(out, "{text}");
         let marks = point.quality.marks();
         if point.loss_ratio > 0.0 || !marks.is_empty() {
-            let lost = format!("{} lost", percent(point.loss_ratio));
-            line(out, &format!("      {lost} {marks}"));
+            let mut said = format!("      {} lost", percent(point.loss_ratio));
+            if !marks.is_empty() {
+                let _ = write!(said, " [{marks}]");
+            }
+            line(out, &said);
         }
     }
     if found.points.iter().any(|point| point.doubtful_share > 0.0) {
@@ -204,6 +212,12 @@ fn latency(out: &mut String, found: &LatencyOutcome) {
             "      ~ may be the host's doing: so much of the trial was lost to it",
         );
     }
+}
+
+/// What the loads of latencies are shares of.
+fn reference(found: &LatencyOutcome) -> String {
+    let shares: Vec<String> = found.points.iter().map(|p| percent(p.share)).collect();
+    format!("at {} of the {}", shares.join(", "), found.reference)
 }
 
 fn soak(out: &mut String, found: &Soak) {

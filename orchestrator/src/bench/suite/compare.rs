@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use super::plan::{ComparisonPlan, record};
+use super::open::derived;
+use super::plan::{ComparisonPlan, TrafficPlan, alike, record};
 use super::run::Targets;
 use crate::bench::method::{self, Runner, Stop, Watch};
 use crate::bench::output::Figure;
 use crate::bench::output::record::{Comparison, Outcome, Quality};
 use crate::bench::stats::Estimate;
 use crate::bench::trial::Target as _;
+use crate::bench::units::pps;
 
 /// Rounds beyond those asked for, to make up for ones that noise spoiled: as many again.
 const EXTRA: usize = 2;
@@ -25,8 +27,11 @@ pub fn run(
 ) -> (Comparison, Result<(), Stop>) {
     let mut rounds: Vec<Round> = Vec::new();
     let mut end = Ok(());
+    let known = [0, 1].map(|index| derived(&plan.targets[index]));
+    let [a, b] = &known;
+    let traffic = alike(&plan.traffic, [a.as_ref(), b.as_ref()]);
     while good(&rounds).count() < plan.rounds && rounds.len() < EXTRA * plan.rounds {
-        match round(plan, rounds.len(), targets, later, watch) {
+        match round(plan, &traffic, rounds.len(), targets, later, watch) {
             Ok(round) => rounds.push(round),
             Err(stop) => {
                 targets.clear();
@@ -35,12 +40,15 @@ pub fn run(
             }
         }
     }
-    (conclude(plan, &rounds, end.is_err()), end)
+    let mut found = conclude(plan, &rounds, end.is_err());
+    found.traffic = record(&traffic.with(a.as_ref().or(b.as_ref())));
+    (found, end)
 }
 
 /// Measures both, the second first in every other round.
 fn round(
     plan: &ComparisonPlan,
+    traffic: &TrafficPlan,
     number: usize,
     targets: &mut Targets<'_>,
     later: Duration,
@@ -54,7 +62,7 @@ fn round(
     };
     for index in order {
         let target = targets.get(&plan.targets[index])?;
-        let traffic = plan.traffic.with(target.derived());
+        let traffic = traffic.with(target.derived());
         target.set_traffic(&traffic)?;
         let mut runner = Runner::new(target, &plan.settings, watch);
         let each = plan.cost() / plan.rounds.max(1) as u32;
@@ -65,14 +73,18 @@ fn round(
     }
     if let [Some(a), Some(b)] = &figures {
         let mark = |figure: &Figure| if figure.is_quotable() { "" } else { "~" };
+        let ratio = if b.rate > 0.0 {
+            format!("ratio {:.3}", a.rate / b.rate)
+        } else {
+            "no ratio".into()
+        };
         watch.tell(&format!(
-            "round {}: {}{:.3} and {}{:.3} Mpps, ratio {:.3}",
+            "round {}: {}{} and {}{}, {ratio}",
             number + 1,
             mark(a),
-            a.rate / 1e6,
+            pps(a.rate),
             mark(b),
-            b.rate / 1e6,
-            a.rate / b.rate.max(1e-9)
+            pps(b.rate)
         ));
     }
     Ok(figures)
@@ -81,7 +93,10 @@ fn round(
 /// Rounds in which both figures can be quoted.
 fn good(rounds: &[Round]) -> impl Iterator<Item = (&Figure, &Figure)> {
     rounds.iter().filter_map(|[a, b]| {
-        let quotable = |figure: &Option<Figure>| figure.as_ref().is_some_and(Figure::is_quotable);
+        let quotable = |figure: &Option<Figure>| {
+            let figure = figure.as_ref();
+            figure.is_some_and(|figure| figure.is_quotable() && figure.rate > 0.0)
+        };
         (quotable(a) && quotable(b)).then_some(())?;
         a.as_ref().zip(b.as_ref())
     })
@@ -91,7 +106,8 @@ fn conclude(plan: &ComparisonPlan, rounds: &[Round], stopped: bool) -> Compariso
     let good: Vec<(&Figure, &Figure)> = good(rounds).collect();
     let all = rounds
         .iter()
-        .filter_map(|[a, b]| a.as_ref().zip(b.as_ref()));
+        .filter_map(|[a, b]| a.as_ref().zip(b.as_ref()))
+        .filter(|(a, b)| a.rate > 0.0 && b.rate > 0.0);
     // Of a run that was stopped, what there is counts.
     let spoiled = good.len() * 2 < plan.rounds.min(rounds.len());
     let counted: Vec<(&Figure, &Figure)> = if spoiled { all.collect() } else { good.clone() };

@@ -52,7 +52,7 @@ pub struct Measuring {
     pub soak: Option<Span>,
     /// Duration of a trial with TCP connections.
     pub connections_trial: Option<Span>,
-    /// Ends the searches of a case after so long, with what was found until then.
+    /// Ends the searches of a case after so long, with what was found until then. Default: with quick effort, 1m.
     pub limit: Option<Span>,
 }
 
@@ -303,7 +303,7 @@ impl JsonSchema for Size {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "anyOf": [
-            { "type": "integer", "minimum": 60, "maximum": 9216 },
+            { "type": "integer", "minimum": 64, "maximum": 9216 },
             { "type": "string", "examples": ["imix", "64:7,594:4,1518:1", "7a4d1g"] },
         ] })
     }

@@ -119,6 +119,15 @@ pub fn open(
     Ok(open)
 }
 
+/// What a configuration says of its traffic, without starting it; `None` for what is no configuration, or a wrong one.
+pub fn derived(plan: &TargetPlan) -> Option<Derived> {
+    let TargetKind::Config { file, between, .. } = &plan.kind else {
+        return None;
+    };
+    let model = spec::load(file, &Environment::here()).ok()?;
+    Derived::of(&model, between.as_ref()).ok()
+}
+
 fn chain(
     file: &Path,
     between: Option<&[String; 2]>,
@@ -199,20 +208,6 @@ impl Open {
             Up::Attached(_) => None,
         }
     }
-
-    /// Adds to an error what the target knows of its cause.
-    fn explain(&self, mut error: BenchError) -> BenchError {
-        if let (BenchError::Blocked { hint, .. }, Up::Chain(chain)) = (&mut error, &self.up) {
-            let drops = chain.drops();
-            if !drops.is_empty() {
-                *hint = Some(format!("the chain dropped {drops}"));
-            }
-        }
-        match &self.program {
-            Some(program) => program.explain(error),
-            None => error,
-        }
-    }
 }
 
 impl Target for Open {
@@ -233,6 +228,19 @@ impl Target for Open {
 }
 
 impl Subject for Open {
+    fn explain(&self, mut error: BenchError) -> BenchError {
+        if let (BenchError::Blocked { hint, .. }, Up::Chain(chain)) = (&mut error, &self.up) {
+            let drops = chain.drops();
+            if !drops.is_empty() {
+                *hint = Some(format!("the chain dropped {drops}"));
+            }
+        }
+        match &self.program {
+            Some(program) => program.explain(error),
+            None => error,
+        }
+    }
+
     fn stateful(&mut self) -> Option<&mut dyn StatefulTarget> {
         match &mut self.up {
             Up::Chain(chain) => Some(chain.as_mut()),

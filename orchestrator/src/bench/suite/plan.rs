@@ -8,7 +8,9 @@ use super::file;
 use crate::bench::endpoint::{EndpointSpec, VhostOptions};
 use crate::bench::method::{Effort, Method, Settings};
 use crate::bench::output::record::TrafficRecord;
-use crate::bench::traffic::{IpVersions, NextHop, Side, Sizes, Spread, Traffic, Transports};
+use crate::bench::traffic::{
+    Capture, IpVersions, NextHop, Side, Sizes, Spread, Traffic, Transports, replay,
+};
 use crate::bench::trial::{Derived, GeneratorOptions};
 use crate::bench::units::{self, Span};
 
@@ -136,6 +138,8 @@ pub enum TargetKind {
 pub struct TrafficPlan {
     /// The traffic. Its sides stand where the user says nothing and the target knows nothing.
     pub traffic: Traffic,
+    /// Whether the user says nothing of lengths: then frames are as short as can be, 64 bytes for UDP over IPv4.
+    pub shortest: bool,
     /// What the user says of the sides.
     pub sides: [file::Side; 2],
     /// Versions of IP, where the user says so; else what the target has addresses of.
@@ -156,8 +160,32 @@ impl TrafficPlan {
         for (side, said) in traffic.sides.iter_mut().zip(&self.sides) {
             said.apply(side);
         }
+        let shortest = traffic.shortest_frame();
+        if self.shortest {
+            traffic.sizes = Sizes::Fixed(shortest);
+        }
+        // A mix is a mix, whatever its headers; a single length is what the user wants to have measured, or an error.
+        traffic.sizes.raise(shortest);
         traffic
     }
+}
+
+/// Traffic that both targets of a comparison get: what one of them needs, the other is measured with as well.
+pub fn alike(plan: &TrafficPlan, known: [Option<&Derived>; 2]) -> TrafficPlan {
+    let mut plan = plan.clone();
+    let known = || known.into_iter().flatten();
+    let mut transports = known().map(|known| known.transport);
+    let transport = transports.find(|kind| *kind != Transports::Udp);
+    let mut versions = known().map(|known| known.ip);
+    let version = versions.find(|kind| *kind != IpVersions::V4);
+    (plan.transport, plan.ip) = (plan.transport.or(transport), plan.ip.or(version));
+    if let Some(transport) = plan.transport {
+        plan.traffic.transport = transport;
+    }
+    if let Some(ip) = plan.ip {
+        plan.traffic.ip = ip;
+    }
+    plan
 }
 
 impl file::Side {
@@ -187,15 +215,12 @@ pub fn record(traffic: &Traffic) -> TrafficRecord {
             side.hosts, side.v4, side.v6, side.port, side.mac
         )
     };
-    let mut settings = BTreeMap::from([
+    let settings = BTreeMap::from([
         ("inside".to_owned(), side(inside)),
         ("outside".to_owned(), side(outside)),
         ("frame lengths".to_owned(), traffic.sizes.to_string()),
     ]);
-    if let Some(file) = &traffic.replay {
-        settings.insert("replay".into(), file.display().to_string());
-    }
-    TrafficRecord {
+    let record = TrafficRecord {
         description: describe(traffic),
         frame_bytes: traffic.sizes.mean(),
         mixed_sizes: !matches!(traffic.sizes, Sizes::Fixed(_)),
@@ -204,7 +229,61 @@ pub fn record(traffic: &Traffic) -> TrafficRecord {
         directions: if traffic.bidirectional { 2 } else { 1 },
         settings,
         seed: traffic.seed,
+    };
+    match &traffic.replay {
+        // A file that can't be read fails the case, and this record with it.
+        Some(file) => match replay::read(file) {
+            Ok(capture) => replayed(record, file, &capture),
+            Err(_) => record,
+        },
+        None => record,
     }
+}
+
+/// The record of a capture file's packets: what they are counts, not what would have been sent in their place.
+fn replayed(mut record: TrafficRecord, file: &Path, capture: &Capture) -> TrafficRecord {
+    let lengths = || capture.packets.iter().flatten().map(|(_, len)| *len);
+    let packets = lengths().count();
+    let bytes: f64 = lengths().map(f64::from).sum();
+    let ways = capture.packets.iter().filter(|way| !way.is_empty()).count();
+    record.frame_bytes = bytes / packets.max(1) as f64;
+    record.mixed_sizes = true;
+    record.flows = capture.flows.len() as u32;
+    record.new_flows = 0.0;
+    record.directions = ways as u32;
+    record.description = format!(
+        "{packets} packets of {} again and again ({:.0} B on average), {}, {}",
+        file.display(),
+        record.frame_bytes,
+        flows(record.flows),
+        directions(ways > 1)
+    );
+    let tcp = capture.flows.iter().filter(|(_, tcp)| *tcp).count();
+    let v6 = capture.flows.iter().filter(|(v6, _)| *v6).count();
+    record.settings.insert(
+        "frame lengths".into(),
+        format!(
+            "{} to {}",
+            lengths().min().unwrap_or(0),
+            lengths().max().unwrap_or(0)
+        ),
+    );
+    record.settings.insert(
+        "replay".into(),
+        format!("{}: {tcp} flows of TCP, {v6} over IPv6", file.display()),
+    );
+    record
+}
+
+fn flows(count: u32) -> String {
+    match count {
+        1 => "1 flow".to_owned(),
+        count => format!("{count} flows"),
+    }
+}
+
+fn directions(both: bool) -> &'static str {
+    if both { "both ways" } else { "one way" }
 }
 
 /// The traffic in a line.
@@ -223,29 +302,14 @@ fn describe(traffic: &Traffic) -> String {
         IpVersions::V6 => "IPv6",
         IpVersions::Mixed => "IPv4 and IPv6",
     };
-    let flows = match traffic.flows {
-        1 => "1 flow".to_owned(),
-        flows => format!("{flows} flows"),
-    };
-    let mut text = format!("{size}, {transport} over {ip}, {flows}");
+    let mut text = format!("{size}, {transport} over {ip}, {}", flows(traffic.flows));
     if let Spread::Zipf(s) = traffic.spread {
         text = format!("{text} (Zipf {s})");
     }
     if traffic.new_flows > 0.0 {
-        text = format!(
-            "{text}, {} new a second",
-            units::scaled(traffic.new_flows, "")
-        );
+        text = format!("{text}, {} new a second", units::count(traffic.new_flows));
     }
-    if let Some(file) = &traffic.replay {
-        text = format!("flows of {}, {text}", file.display());
-    }
-    let ways = if traffic.bidirectional {
-        "both ways"
-    } else {
-        "one way"
-    };
-    format!("{text}, {ways}")
+    format!("{text}, {}", directions(traffic.bidirectional))
 }
 
 impl file::Traffic {
@@ -271,11 +335,11 @@ impl file::Traffic {
                     if flows.len() > 1 {
                         words.push(match flow {
                             1 => "1 flow".to_owned(),
-                            flow => format!("{} flows", units::scaled(f64::from(flow), "")),
+                            flow => format!("{} flows", units::count(f64::from(flow))),
                         });
                     }
                     if new_flows.len() > 1 {
-                        words.push(format!("{} new/s", units::scaled(f64::from(new), "")));
+                        words.push(format!("{} new/s", units::count(f64::from(new))));
                     }
                     swept.push((words.join(", "), self.one(&frame.0, flow, new, directory)));
                 }
@@ -314,6 +378,7 @@ impl file::Traffic {
         let sides = [&self.inside, &self.outside];
         TrafficPlan {
             traffic,
+            shortest: self.frame.is_empty(),
             sides: sides.map(|side| side.clone().unwrap_or_default()),
             ip,
             transport,
@@ -368,7 +433,7 @@ impl file::Measuring {
         settings.repetitions = self.repetitions.unwrap_or(settings.repetitions);
         settings.highest = self.highest.map(|rate| rate as f64);
         settings.load = self.load.map(|rate| rate as f64);
-        settings.limit = self.limit.map(|span| span.0);
+        settings.limit = self.limit.map_or(settings.limit, |span| Some(span.0));
         if let Some(width) = self.width {
             settings.rfc2544_width = width;
         }

@@ -375,7 +375,7 @@ impl Reader<'_> {
         }
         for size in traffic.frame.iter() {
             let longest = size.0.longest().unwrap_or(0);
-            self.range(&path, "frame", Some(longest), 60, 9216);
+            self.range(&path, "frame", Some(longest), 64, 9216);
         }
         if let Some(super::file::Spread::Zipf(s)) = traffic.spread {
             let path = yaml_path!["traffic", name, "spread"];

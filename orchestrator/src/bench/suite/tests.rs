@@ -103,7 +103,7 @@ fn wrong_files_are_explained_where_they_are_wrong() {
         (
             GOOD.replace("frame: [64,", "frame: [20,"),
             "10:",
-            "is not from 60 to 9216",
+            "is not from 64 to 9216",
         ),
         (GOOD.replace("imix, ", "imax, "), "10:", "no frame length"),
         (
@@ -267,4 +267,74 @@ fn a_program_is_ended() {
         std::thread::sleep(Duration::from_millis(20));
         false
     }));
+}
+
+/// A comparison's targets get the same packets: what one of them needs, the other gets as well.
+#[test]
+fn both_targets_of_a_comparison_get_the_same_traffic() {
+    use crate::bench::traffic::{Sizes, Transports};
+    let directory = tempfile::tempdir().unwrap();
+    let config = |name: &str, functions: &str, chain: &str| {
+        let file = directory.path().join(name);
+        let text = format!(
+            "version: 1\nports: {{ a: {{ vhost-user: {{ socket: a }} }}, b: {{ vhost-user: {{ socket: b }} }} }}\n\
+             functions: {{ {functions} }}\nchains: {{ x: {chain} }}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        TargetPlan {
+            name: name.into(),
+            chain_length: None,
+            kind: TargetKind::Config {
+                file,
+                between: None,
+                core: None,
+                guest: file::Generator::default(),
+            },
+        }
+    };
+    let plain = config("plain.yaml", "", "[a, b]");
+    let served = config(
+        "served.yaml",
+        "wall: { firewall: { default: { outbound: drop, inbound: drop }, rules: [{ allow: tcp }] } }",
+        "[a, wall, b]",
+    );
+    let known = [open::derived(&plain), open::derived(&served)];
+    let [Some(plain), Some(served)] = &known else {
+        panic!("{known:?}")
+    };
+    let (_, traffic) = file::Traffic::default().sweep(Path::new("")).swap_remove(0);
+    assert_eq!(traffic.with(Some(plain)).sizes, Sizes::Fixed(64));
+    let alike = plan::alike(&traffic, [Some(plain), Some(served)]);
+    for known in [plain, served] {
+        let traffic = alike.with(Some(known));
+        assert_eq!(
+            (traffic.transport, traffic.sizes),
+            (Transports::Tcp, Sizes::Fixed(74))
+        );
+    }
+}
+
+/// Short frames of a mix grow where the headers need it; a single length is what was asked for.
+#[test]
+fn mixes_hold_any_headers() {
+    use crate::bench::traffic::Sizes;
+    let mixed = |frame: &str| {
+        let text = format!("{{ frame: {frame}, transport: tcp, ip: mixed }}");
+        let traffic: file::Traffic = serde_json::from_value(serde_json::json!({
+            "frame": frame.parse::<u16>().map_or_else(|_| frame.into(), serde_json::Value::from),
+            "transport": "tcp", "ip": "mixed",
+        }))
+        .unwrap_or_else(|error| panic!("{text}: {error}"));
+        traffic
+            .sweep(Path::new(""))
+            .swap_remove(0)
+            .1
+            .with(None)
+            .sizes
+    };
+    assert_eq!(
+        mixed("imix"),
+        Sizes::Mix(vec![(94, 7), (594, 4), (1518, 1)])
+    );
+    assert_eq!(mixed("64"), Sizes::Fixed(64));
 }

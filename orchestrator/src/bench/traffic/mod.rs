@@ -69,6 +69,15 @@ impl Sizes {
         }
     }
 
+    /// The same, with every length of a mix at least `shortest`.
+    pub fn raise(&mut self, shortest: u16) {
+        if let Self::Mix(mix) = self {
+            for (size, _) in mix {
+                *size = (*size).max(shortest);
+            }
+        }
+    }
+
     /// Average length in bytes.
     pub fn mean(&self) -> f64 {
         match self {

@@ -38,7 +38,21 @@ impl Attached {
         progress: &dyn Progress,
     ) -> Result<Self, BenchError> {
         let names = [0, 1].map(|end| ends[end].to_string());
-        Self::start(name, &names, options, progress, move |control| {
+        Self::named(name, &names, ends, options, progress)
+    }
+
+    /// The same, with names for the endpoints that say more than what they are attached to.
+    ///
+    /// # Errors
+    /// The first that can't be attached.
+    pub fn named(
+        name: &str,
+        endpoints: &[String; 2],
+        ends: [EndpointSpec; 2],
+        options: GeneratorOptions,
+        progress: &dyn Progress,
+    ) -> Result<Self, BenchError> {
+        Self::start(name, endpoints, options, progress, move |control| {
             let attach = |spec| Endpoint::attach(spec, &|| control.is_cancelled());
             Ok([attach(&ends[0])?, attach(&ends[1])?])
         })

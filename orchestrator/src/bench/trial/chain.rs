@@ -77,7 +77,8 @@ impl Chain {
             let socket = socket(sockets.path(), ports[end]);
             EndpointSpec::Vhost(socket, options.guests.clone())
         });
-        let attached = Attached::new(&file, specs, generator, progress)?;
+        let called = [0, 1].map(|end| format!("`{}`", names[end]));
+        let attached = Attached::named(&file, &called, specs, generator, progress)?;
         let mut description = attached.describe();
         description.name = format!("chain of {file} from {} to {}", names[0], names[1]);
         description.endpoints = [0, 1]

@@ -258,3 +258,38 @@ fn every_example_that_has_two_ends_has_traffic_for_them() {
         assert!(derived.functions > 0, "{name}: {derived:?}");
     }
 }
+
+fn derived(text: &str) -> Derived {
+    Derived::of(&model(text), None).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Traffic is what a firewall on the way lets begin, from the side where it does.
+#[test]
+fn traffic_fits_the_firewalls_on_the_way() {
+    let wall = |default: &str, rules: &str| {
+        derived(&format!(
+            "version: 1\nports: {{ a: {{ vhost-user: {{ socket: a }} }}, b: {{ vhost-user: {{ socket: b }} }} }}\n\
+             functions: {{ wall: {{ firewall: {{ default: {default}, rules: {rules} }} }} }}\n\
+             chains: {{ x: [a, wall, b] }}\n"
+        ))
+    };
+    let both = "{ outbound: drop, inbound: drop }";
+    let web = wall(
+        both,
+        "[{ allow: icmp }, { allow: tcp, direction: outbound, from: 10.0.0.0/24, to: 192.0.2.7, ports: [443] }]",
+    );
+    assert_eq!(web.transport, Transports::Tcp);
+    assert_eq!(web.sides[0].v4.to_string(), "10.0.0.1");
+    assert_eq!(
+        (web.sides[1].v4.to_string(), web.sides[1].port),
+        ("192.0.2.7".into(), 443)
+    );
+    // Only from outside can flows begin: that side is the first.
+    let served = wall(both, "[{ allow: udp, direction: inbound, ports: 53 }]");
+    assert_eq!(
+        (served.transport, served.sides[1].port),
+        (Transports::Udp, 53)
+    );
+    let open = wall("{ outbound: allow, inbound: drop }", "[]");
+    assert_eq!(open.sides, Traffic::default().sides);
+}

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use chainplane_nf::FunctionConfig;
 use chainplane_nf::config::{InterfaceAddress, Prefix};
 
-use super::BenchError;
+use super::{BenchError, admit};
 use crate::bench::traffic::{IpVersions, NextHop, Side, Transports};
 use crate::spec::Model;
 use crate::spec::model::{Endpoint, Path};
@@ -25,6 +25,16 @@ pub struct Derived {
     pub transport: Transports,
     /// Functions on the way.
     pub functions: usize,
+}
+
+impl Derived {
+    /// What follows from `model`, between these ports or those that would be chosen.
+    ///
+    /// # Errors
+    /// As for [`super::Chain::start`].
+    pub fn of(model: &Model, between: Option<&[String; 2]>) -> Result<Self, BenchError> {
+        derive(model, ends(model, between)?)
+    }
 }
 
 /// The ports to measure between.
@@ -60,16 +70,30 @@ pub fn ends(model: &Model, between: Option<&[String; 2]>) -> Result<[usize; 2], 
                     .any(|step| service(model, step.function).is_some())
             });
             // Whoever asks a load balancer is outside.
-            return Ok(if balanced {
-                [right, left]
+            let [first, second] = if balanced {
+                [[right, left], [left, right]]
             } else {
-                [left, right]
-            });
+                [[left, right], [right, left]]
+            };
+            let is_closed = is_closed(model, first) && !is_closed(model, second);
+            return Ok(if is_closed { second } else { first });
         }
     }
     Err(BenchError::Arguments(
         "no two ports of this configuration are connected".into(),
     ))
+}
+
+/// Whether a firewall on the way lets no flow of TCP or UDP begin.
+fn is_closed(model: &Model, ends: [usize; 2]) -> bool {
+    way(model, ends).is_none_or(|steps| {
+        steps
+            .iter()
+            .any(|step| match &model.functions[step.function].config {
+                FunctionConfig::Firewall(firewall) => admit::is_closed(firewall, step.by == [0, 1]),
+                _ => false,
+            })
+    })
 }
 
 fn named(model: &Model, name: &str) -> Result<usize, BenchError> {
@@ -199,6 +223,13 @@ pub fn derive(model: &Model, ends: [usize; 2]) -> Result<Derived, BenchError> {
                         IpAddr::V4(address) => sides[1].v4 = address,
                         IpAddr::V6(address) => sides[1].v6 = address,
                     }
+                }
+            }
+            FunctionConfig::Firewall(firewall) => {
+                if let Some(rule) = admit::opened(firewall, step.by == [0, 1]) {
+                    let outside = routers[1].is_none() && sides[1] == Side::plain(2);
+                    transport =
+                        admit::fit(rule, &mut sides, [routers[0].is_none(), outside], transport);
                 }
             }
             _ => {}
@@ -331,13 +362,15 @@ fn longer(low: u64, high: u64, own: u64) -> Option<(u64, u32)> {
 }
 
 /// Moves a side's hosts into a prefix.
-fn within(side: &mut Side, prefix: &Prefix) {
+pub(super) fn within(side: &mut Side, prefix: &Prefix) {
     let own = InterfaceAddress {
         address: prefix.address(),
         len: prefix.len(),
     };
     if let Some((IpAddr::V4(start), count)) = run(&own) {
         (side.v4, side.hosts) = (start, count);
+    } else if let IpAddr::V4(only) = own.address {
+        (side.v4, side.hosts) = (only, 1);
     }
 }
 

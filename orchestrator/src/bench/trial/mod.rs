@@ -2,6 +2,7 @@
 //!
 //! This page is what methods are written against; they know nothing else of how packets move.
 
+mod admit;
 mod attached;
 mod chain;
 #[cfg(test)]

@@ -151,7 +151,11 @@ fn blocked(engine: &Engine) -> BenchError {
     });
     let example = example.unwrap_or_default();
     let reason = if came == 0 {
-        format!("nothing comes through: {flows} flows were tried {ROUNDS} times{example}")
+        let tried = match flows {
+            1 => "one flow was".to_owned(),
+            flows => format!("{flows} flows were"),
+        };
+        format!("nothing comes through: {tried} tried {ROUNDS} times{example}")
     } else {
         format!(
             "only {came} of {flows} flows' {what} come through, tried {ROUNDS} times: the others don't{example}"

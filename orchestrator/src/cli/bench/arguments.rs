@@ -18,8 +18,9 @@ use crate::bench::units::{Span, parse_rate};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Traffic")]
 pub struct Sending {
-    /// Frame length in bytes, without check sequence: a number from 60 to 9216, `imix`, a mix as `64:7,594:4,1518:1`, or
-    /// a genome of RFC 6985 as `7a4d1g`. Several flags are measured in turn [default: 64]
+    /// Frame length in bytes, without check sequence (1514 fill an MTU of 1500): a number from 64 to 9216, `imix`, a mix
+    /// as `64:7,594:4,1514:1`, or a genome of RFC 6985 as `7a4d1g`. Several flags are measured in turn [default: the
+    /// shortest, 64 for UDP over IPv4, 10 more for TCP, 20 more for IPv6]
     #[arg(long, value_name = "LENGTH", value_parser = size)]
     frame: Vec<Sizes>,
     /// Flows at a time, 1 to 10 million. Several flags are measured in turn [default: 1]
@@ -74,6 +75,12 @@ struct Places {
     /// Where frames from outside go first
     #[arg(long, value_name = "MAC|ADDRESS")]
     outside_next_hop: Option<Hop>,
+    /// The first port of the hosts inside
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    inside_port: Option<u16>,
+    /// The port that the hosts outside serve
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    outside_port: Option<u16>,
     /// Hosts inside: so many consecutive addresses
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     inside_hosts: Option<u32>,
@@ -137,18 +144,17 @@ impl Sending {
                 TransportChoice::Mixed => Transport::Mixed,
             }),
             bidirectional: Some(!self.one_way),
-            inside: Some(side(
-                &self.places.inside,
-                self.places.inside_mac,
-                self.places.inside_next_hop,
-                self.places.inside_hosts,
-            )),
-            outside: Some(side(
-                &self.places.outside,
-                self.places.outside_mac,
-                self.places.outside_next_hop,
-                None,
-            )),
+            inside: Some(Side {
+                mac: self.places.inside_mac,
+                hosts: self.places.inside_hosts,
+                port: self.places.inside_port,
+                ..side(&self.places.inside, self.places.inside_next_hop)
+            }),
+            outside: Some(Side {
+                mac: self.places.outside_mac,
+                port: self.places.outside_port,
+                ..side(&self.places.outside, self.places.outside_next_hop)
+            }),
             replay: self.replay.clone(),
             seed: Some(self.seed),
         };
@@ -156,12 +162,8 @@ impl Sending {
     }
 }
 
-fn side(addresses: &[IpAddr], mac: Option<Mac>, hop: Option<Hop>, hosts: Option<u32>) -> Side {
-    let mut side = Side {
-        mac,
-        hosts,
-        ..Side::default()
-    };
+fn side(addresses: &[IpAddr], hop: Option<Hop>) -> Side {
+    let mut side = Side::default();
     for address in addresses {
         match address {
             IpAddr::V4(address) => side.v4 = Some(*address),
@@ -213,7 +215,7 @@ pub struct Measure {
     /// Repetitions of bursts and recoveries, 1 to 1000
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     repetitions: Option<u16>,
-    /// End the searches of a case after so long, with what was found until then
+    /// End the searches of a case after so long, with what was found until then [default: 1m, with more effort none]
     #[arg(long, value_name = "TIME")]
     limit: Option<Span>,
 }
@@ -360,8 +362,8 @@ fn size(text: &str) -> Result<Sizes, String> {
             (all().min().unwrap_or(0), all().max().unwrap_or(0))
         }
     };
-    if low < 60 || high > 9216 {
-        return Err("a frame has 60 to 9216 bytes".into());
+    if low < 64 || high > 9216 {
+        return Err("a frame has 64 to 9216 bytes".into());
     }
     Ok(sizes)
 }

@@ -328,7 +328,8 @@ fn measure_all(plan: &Plan, writing: &Writing) -> Result<ExitCode, ExitCode> {
     let command = std::env::args().collect();
     let finished = suite::run(plan, command, &display);
     display.end();
-    if !writing.takes_stdout() {
+    // Of what could not be measured at all, the errors say everything.
+    if !writing.takes_stdout() && finished.results.has_figures() {
         print(&text::results(&finished.results))?;
     }
     writing
