@@ -6,6 +6,7 @@ pub mod case;
 pub mod chain;
 pub mod cycles;
 pub mod guests;
+pub mod idle;
 #[cfg(target_arch = "x86_64")]
 pub mod microguest;
 pub mod siege;

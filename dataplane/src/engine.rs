@@ -13,7 +13,9 @@ use crate::objects::Objects;
 use crate::offload;
 use crate::packet::{BURST, Batch, Packet, Pool, parse};
 use crate::port::{Passed, Port, PortContext, PortCounter, PortDrop, PortTally};
+use crate::rota::Rota;
 use crate::time::Time;
+use crate::worker::WakeHandle;
 
 /// Functions a packet may pass before it is dropped: more than any sensible path has.
 const MAX_HOPS: usize = 64;
@@ -52,6 +54,8 @@ indices! {
         EmptyPolls = "polls-empty",
         /// Times the worker slept.
         Sleeps = "sleeps",
+        /// Sleeps that nobody ended although packets had come: a guest or the kernel did not notify.
+        Overslept = "sleeps-late",
         /// Nanoseconds spent in polls that found something to do.
         BusyNanoseconds = "busy-ns",
         /// Records in the flow table.
@@ -90,6 +94,13 @@ pub struct Engine {
     recorder: Recorder,
     emitted: Emitted,
     batch: Batch,
+    rota: Rota,
+    /// Ports with packets to send.
+    waiting: Vec<u16>,
+    /// Who tells that control threads left something; without, every poll looks for itself.
+    changes: Option<WakeHandle>,
+    /// A port has not picked up everything yet.
+    behind: bool,
 }
 
 impl Engine {
@@ -106,7 +117,17 @@ impl Engine {
             recorder: Recorder::default(),
             emitted: Emitted::new(),
             batch: Batch::new(),
+            rota: Rota::default(),
+            waiting: Vec::new(),
+            changes: None,
+            behind: true,
         }
+    }
+
+    /// Has the ports pick up what control threads left only when these say so by `wake`, rather than in every poll.
+    /// Everything that changes a port from outside must call it.
+    pub fn heed(&mut self, wake: WakeHandle) {
+        self.changes = Some(wake);
     }
 
     /// Adds a port whose packets go to `link`; ports are numbered in the order they are added.
@@ -119,6 +140,8 @@ impl Engine {
             link,
             queue: Batch::new(),
         });
+        self.rota.add();
+        self.waiting.reserve(self.ports.len());
     }
 
     /// Adds a function; what leaves by its interface `n` goes to the link of `interfaces[n]`, of which the name
@@ -144,28 +167,22 @@ impl Engine {
         });
     }
 
-    /// Polls every port once, does a piece of what time makes necessary, and sends what is ready. Returns how many
-    /// packets came in.
+    /// Asks the ports whose turn it is for packets, does a piece of what time makes necessary, and sends what is ready.
+    /// Returns how many packets came in.
     pub fn poll(&mut self, now: Time) -> usize {
-        // All before any: what the first one passes on must find a guest that came to the last.
-        for slot in &mut self.ports {
-            slot.port.sync(&mut PortContext {
-                pool: &mut self.pool,
-                tally: &slot.tally,
-                now,
-            });
-        }
+        self.sync_ports();
+        self.rota.begin(now);
         let mut received = 0;
         for index in 0..self.ports.len() {
-            received += self.poll_port(index, now);
+            if self.rota.asks(index) {
+                received += self.ask(index, now);
+            }
         }
         for index in 0..self.functions.len() {
             self.with_function(index, now, |function, cx| function.tick(cx));
             self.drain_emitted(now);
         }
-        for index in 0..self.ports.len() {
-            self.flush(index, now);
-        }
+        self.flush_all(now);
         self.counters.add(EngineCounter::Polls as usize, 1);
         if received == 0 {
             self.counters.add(EngineCounter::EmptyPolls as usize, 1);
@@ -176,6 +193,39 @@ impl Engine {
             .is_multiple_of(GAUGE_INTERVAL)
         {
             self.publish_gauges();
+        }
+        received
+    }
+
+    /// All before any is asked: what the first one passes on must find a guest that came to the last.
+    #[inline]
+    fn sync_ports(&mut self) {
+        let changed = self.changes.as_ref().is_none_or(WakeHandle::take_changes);
+        if changed || self.behind {
+            self.behind = self
+                .ports
+                .iter_mut()
+                .fold(false, |behind, slot| slot.port.sync() | behind);
+            // Packets may have waited in a ring that was just handed over.
+            self.rota.ask_everyone();
+        }
+    }
+
+    #[inline]
+    fn ask(&mut self, index: usize, now: Time) -> usize {
+        let slot = &mut self.ports[index];
+        let received = if slot.tap.is_none() && slot.port.is_quiet() {
+            0
+        } else {
+            self.poll_port(index, now)
+        };
+        if received > 0 {
+            self.rota.brought(index);
+        } else {
+            // What comes at a certain time is not to be late.
+            let slot = &self.ports[index];
+            self.rota
+                .asked_in_vain(index, || slot.port.deadline().is_none());
         }
         received
     }
@@ -457,11 +507,22 @@ impl Engine {
 
     #[inline]
     fn send(&mut self, port: u16, packet: Packet, now: Time) {
-        if self.ports[port as usize].queue.is_full() {
+        let queue = &self.ports[port as usize].queue;
+        if queue.is_empty() {
+            self.waiting.push(port);
+        } else if queue.is_full() {
             self.flush(port as usize, now);
         }
         // The queue has room: a flush empties it.
         let _ = self.ports[port as usize].queue.try_push(packet);
+    }
+
+    fn flush_all(&mut self, now: Time) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for port in waiting.drain(..) {
+            self.flush(port.into(), now);
+        }
+        self.waiting = waiting;
     }
 
     fn flush(&mut self, port: usize, now: Time) {
@@ -500,9 +561,7 @@ impl Engine {
 
     /// Ends the packets that wait: held ones stay counted as held, queued ones are sent or dropped by their port.
     pub(crate) fn shut_down(&mut self, now: Time) {
-        for index in 0..self.ports.len() {
-            self.flush(index, now);
-        }
+        self.flush_all(now);
         self.publish_gauges();
     }
 
@@ -524,8 +583,9 @@ impl Engine {
         slot.function.sessions(now, &self.objects, cursor, out)
     }
 
-    /// Asks every port for notifications; true if packets are there already.
+    /// Asks every port for notifications; true if packets are there already. The next poll asks every port.
     pub(crate) fn arm(&mut self) -> bool {
+        self.rota.ask_everyone();
         // Every port is armed, also when the first has packets: disarming is done for all.
         self.ports
             .iter_mut()
@@ -554,6 +614,11 @@ impl Engine {
 
     pub(crate) fn is_finished(&self) -> bool {
         self.ports.iter().all(|slot| slot.port.is_finished())
+    }
+
+    /// Has the next poll ask every port, also those that rest.
+    pub(crate) fn ask_everyone(&mut self) {
+        self.rota.ask_everyone();
     }
 
     /// Replaces the flow table; every flow runs the stages once more.

@@ -14,6 +14,7 @@ pub mod pcapng;
 pub mod port;
 pub mod ports;
 pub mod prefetch;
+pub mod rota;
 pub mod session;
 pub mod sim;
 pub mod stats;

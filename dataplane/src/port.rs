@@ -234,9 +234,17 @@ pub trait Port {
         Offloads::default()
     }
 
-    /// Called once a poll, before receiving: picks up what control threads left (rings, memory maps). Cheap when
-    /// there is nothing.
-    fn sync(&mut self, _cx: &mut PortContext<'_>) {}
+    /// Called at the beginning of a poll once control threads have [told](crate::worker::WakeHandle::wake) that they left
+    /// something (rings, memory maps): picks it up. True if not all of it could be had yet, and the next poll has to
+    /// call again.
+    fn sync(&mut self) -> bool {
+        false
+    }
+
+    /// Whether a cheap look shows that nothing is there to be received. False where only receiving tells.
+    fn is_quiet(&mut self) -> bool {
+        false
+    }
 
     /// File descriptors that become readable when packets may have come in, and a number that changes whenever the
     /// list does. A port without any is polled whenever its [`Port::deadline`] passes.

@@ -1,24 +1,31 @@
 //! A worker: a thread, pinned to a core where one is named, that polls its engine and sleeps as its idle mode says.
 //!
 //! Control threads reach it by a mailbox, looked at between two polls: one relaxed load when it is empty.
+//!
+//! Before it sleeps it asks every port for notifications and looks once more, so that none is missed. It takes that
+//! back only once packets came: what woke it is on its way before anything else is done, and an idle worker that looks
+//! after its timers leaves guests' memory alone.
+
+mod mail;
+mod sleeper;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
-use rustix::event::{EventfdFlags, eventfd};
 
 use crate::capture::Tap;
 use crate::engine::{Engine, EngineCounter};
 use crate::function::SessionInfo;
 use crate::stats::WorkerStats;
 use crate::time::Time;
+use mail::Mail;
+use sleeper::Sleeper;
+
+pub use mail::WakeHandle;
 
 /// What a worker does when there is nothing to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,39 +80,6 @@ pub struct SessionPage {
     pub next: Option<usize>,
 }
 
-struct Mail {
-    waiting: AtomicBool,
-    stop: AtomicBool,
-    finished: AtomicBool,
-    bell: OwnedFd,
-}
-
-/// Wakes a sleeping worker; cheap enough for control threads, not for every packet.
-#[derive(Clone)]
-pub struct WakeHandle(Arc<Mail>);
-
-impl WakeHandle {
-    /// A handle for a worker that is started with it later, so that whoever wakes it can be made before.
-    ///
-    /// # Errors
-    /// When the system has no descriptor left.
-    pub fn new() -> io::Result<Self> {
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self(Arc::new(Mail {
-            waiting: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-            finished: AtomicBool::new(false),
-            bell,
-        })))
-    }
-
-    /// Has the worker do a poll soon, even if it sleeps.
-    pub fn wake(&self) {
-        // A full counter is a bell that rings already.
-        let _ = rustix::io::write(&self.0.bell, &1u64.to_ne_bytes());
-    }
-}
-
 /// A running worker, as its owner sees it. Dropping it stops the thread.
 pub struct Worker {
     mail: WakeHandle,
@@ -135,7 +109,8 @@ impl Worker {
                 let engine = pin(core).and_then(|()| build());
                 let built = engine.and_then(|engine| Ok((Sleeper::new(&handle.0)?, engine)));
                 match built {
-                    Ok((sleeper, engine)) => {
+                    Ok((sleeper, mut engine)) => {
+                        engine.heed(handle.clone());
                         let start = (Instant::now(), SystemTime::now());
                         let _ = ready.send(Ok((WorkerStats::of(&engine), start.1)));
                         Loop {
@@ -144,6 +119,7 @@ impl Worker {
                             inbox,
                             mail: handle.0,
                             start: start.0,
+                            armed: false,
                         }
                         .run(idle);
                     }
@@ -260,6 +236,8 @@ struct Loop {
     inbox: Receiver<Command>,
     mail: Arc<Mail>,
     start: Instant,
+    /// Ports were asked for notifications, and not yet told that there is no need.
+    armed: bool,
 }
 
 impl Loop {
@@ -269,7 +247,7 @@ impl Loop {
 
     fn run(mut self, idle: Idle) {
         let mut last_busy = self.now();
-        let mut working = false;
+        let (mut working, mut unwoken) = (false, false);
         while !self.mail.stop.load(Ordering::Relaxed) {
             if self.mail.waiting.load(Ordering::Relaxed) {
                 self.read_mail();
@@ -281,7 +259,11 @@ impl Loop {
                     .counters
                     .add(EngineCounter::BusyNanoseconds as usize, took);
             }
+            let late = std::mem::take(&mut unwoken);
             if self.engine.poll(now) > 0 {
+                let overslept = EngineCounter::Overslept as usize;
+                self.engine.counters.add(overslept, u64::from(late));
+                self.disarm();
                 (last_busy, working) = (now, true);
                 continue;
             }
@@ -294,9 +276,10 @@ impl Loop {
                 std::hint::spin_loop();
                 continue;
             }
-            self.sleep(now);
-            last_busy = self.now();
+            // Woken for nothing, it sleeps again at once.
+            unwoken = self.sleep(now);
         }
+        self.engine.ask_everyone();
         self.engine.poll(self.now());
         self.engine.shut_down(self.now());
     }
@@ -323,79 +306,31 @@ impl Loop {
         }
     }
 
-    fn sleep(&mut self, now: Time) {
+    /// Sleeps until a port or a control thread wants something, but for no longer than timers allow. True if it slept for
+    /// as long as can be, and nobody woke it.
+    fn sleep(&mut self, now: Time) -> bool {
         self.engine.publish_gauges();
         self.mail
             .finished
             .store(self.engine.is_finished(), Ordering::Release);
-        if !self.engine.arm() {
-            self.engine.counters.add(EngineCounter::Sleeps as usize, 1);
-            let until = self
-                .engine
-                .deadline()
-                .map_or(LONGEST_SLEEP, |at| at.since(now));
-            self.sleeper.sleep(&self.engine, until.min(LONGEST_SLEEP));
+        self.armed = true;
+        if self.engine.arm() {
+            return false;
         }
-        self.engine.disarm();
-    }
-}
-
-/// Waits for the descriptors of all ports and for the worker's bell.
-struct Sleeper {
-    poll: Poll,
-    events: Events,
-    mail: Arc<Mail>,
-    descriptors: Vec<RawFd>,
-    generation: u64,
-}
-
-impl Sleeper {
-    fn new(mail: &Arc<Mail>) -> io::Result<Self> {
-        Ok(Self {
-            poll: listening(mail, &[])?,
-            events: Events::with_capacity(64),
-            mail: Arc::clone(mail),
-            descriptors: Vec::new(),
-            generation: 0,
-        })
+        self.engine.counters.add(EngineCounter::Sleeps as usize, 1);
+        let until = self.engine.deadline().map(|at| at.since(now));
+        let until = until.filter(|until| *until < LONGEST_SLEEP);
+        let woken = self
+            .sleeper
+            .sleep(&self.engine, until.unwrap_or(LONGEST_SLEEP));
+        until.is_none() && !woken
     }
 
-    fn sleep(&mut self, engine: &Engine, timeout: Duration) {
-        self.descriptors.clear();
-        let generation = engine.wakeups(&mut self.descriptors);
-        if generation != self.generation {
-            // A descriptor whose other end lives on in a guest's process stays registered after we close ours, and
-            // can't be taken out any more; so whatever changes, start with a fresh set.
-            match listening(&self.mail, &self.descriptors) {
-                Ok(poll) => (self.poll, self.generation) = (poll, generation),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot wait for ports; polling every {LONGEST_SLEEP:?}");
-                }
-            }
-        }
-        // An interrupted wait is a short sleep.
-        let _ = self.poll.poll(&mut self.events, Some(timeout));
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&self.mail.bell, &mut count);
-    }
-}
-
-fn listening(mail: &Mail, descriptors: &[RawFd]) -> io::Result<Poll> {
-    let poll = Poll::new()?;
-    let bell = mail.bell.as_fd().as_raw_fd();
-    poll.registry()
-        .register(&mut SourceFd(&bell), Token(0), Interest::READABLE)?;
-    for (index, descriptor) in descriptors.iter().enumerate() {
-        let registered = poll.registry().register(
-            &mut SourceFd(descriptor),
-            Token(index + 1),
-            Interest::READABLE,
-        );
-        if let Err(error) = registered
-            && error.kind() != io::ErrorKind::AlreadyExists
-        {
-            tracing::warn!(%error, "cannot be woken up by a port");
+    /// Tells the ports that they need not notify; after the first packets have gone, which are waited for.
+    #[inline]
+    fn disarm(&mut self) {
+        if std::mem::take(&mut self.armed) {
+            self.engine.disarm();
         }
     }
-    Ok(poll)
 }

@@ -170,14 +170,11 @@ fn blank(cx: &mut PortContext<'_>, len: usize) -> Option<Packet> {
 }
 
 impl Port for AfPacket {
-    fn sync(&mut self, cx: &mut PortContext<'_>) {
+    fn receive(&mut self, cx: &mut PortContext<'_>, batch: &mut Batch) {
         if cx.now.since(self.looked) >= LOOK_INTERVAL {
             self.looked = cx.now;
             self.look(cx);
         }
-    }
-
-    fn receive(&mut self, cx: &mut PortContext<'_>, batch: &mut Batch) {
         for _ in 0..batch.remaining_capacity() {
             let Some(slot) = self.socket.peek() else {
                 return;

@@ -180,13 +180,14 @@ fn queue_of(frame: &[u8], count: usize) -> usize {
 }
 
 impl Port for VhostUser {
-    fn sync(&mut self, _cx: &mut PortContext<'_>) {
-        let mut changed = false;
+    fn sync(&mut self) -> bool {
+        let (mut changed, mut more) = (false, false);
         for pair in &mut self.pairs {
             if pair.poll() {
                 changed = true;
                 self.announcement = pair.take_announcement().or(self.announcement);
             }
+            more |= pair.is_behind();
         }
         if changed {
             self.generation = self.generation.wrapping_add(1);
@@ -197,6 +198,12 @@ impl Port for VhostUser {
                 .find(|features| *features != 0);
             self.offloads = Self::offloads_of(features.unwrap_or(0));
         }
+        more
+    }
+
+    #[inline]
+    fn is_quiet(&mut self) -> bool {
+        self.announcement.is_none() && self.pairs.iter_mut().all(|pair| !pair.from_guest.look())
     }
 
     fn receive(&mut self, cx: &mut PortContext<'_>, batch: &mut Batch) {
@@ -296,7 +303,6 @@ impl Port for VhostUser {
     fn disarm(&mut self) {
         for pair in &mut self.pairs {
             pair.from_guest.disarm();
-            pair.clear_kicks();
         }
     }
 }

@@ -29,9 +29,10 @@ impl Detached {
         let wake = WakeHandle::new().map_err(failed)?;
         let worker = plan.workers.into_iter().next().unwrap_or_default();
         let opened = OpenedPorts::open(model, &worker, &wake, sockets.path())?;
-        let engine = Recipe::new(model, worker)
+        let mut engine = Recipe::new(model, worker)
             .cook(opened.makers)
             .map_err(failed)?;
+        engine.heed(wake);
         Ok((
             engine,
             Self {

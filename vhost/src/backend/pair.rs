@@ -56,6 +56,13 @@ impl QueuePair {
         true
     }
 
+    /// Whether something is left for the next [`poll`](Self::poll): the last one could not have it without waiting, or
+    /// it came just now.
+    #[inline]
+    pub fn is_behind(&self) -> bool {
+        self.shared.is_newer(self.generation)
+    }
+
     /// The MAC address of a guest that came from elsewhere and can't announce itself: the one who
     /// polls shall send a reverse ARP request (RFC 903) in its name. Asked for once
     /// [`poll`](Self::poll) returned true.

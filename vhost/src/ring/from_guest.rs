@@ -48,6 +48,13 @@ impl FromGuest {
         self.active.is_running()
     }
 
+    /// Whether the guest has made chains available that were not fetched yet: one look at its index. A
+    /// queue that does not run has none.
+    #[inline]
+    pub fn look(&mut self) -> bool {
+        self.active.look()
+    }
+
     /// Parses up to `max` frames, [`BURST`] at most; tells how many there are. Large frames, and
     /// frames in many pieces, make a burst shorter: see [`cost`](Self::cost).
     ///
