@@ -24,7 +24,7 @@ pub use values::{FileMode, Word};
 pub enum Idle {
     /// Poll without pause: the lowest latency, and a whole core.
     Busy,
-    /// Poll while there is traffic, sleep when there is none.
+    /// Poll while there is traffic, and for 100 µs after it; then sleep until somebody notifies.
     #[default]
     Adaptive,
     /// Sleep after every poll that found nothing.
