@@ -134,7 +134,7 @@ mod moves {
     pub fn prefetch_read(p: *const u8) {
         // SAFETY: a prefetch never faults, whatever the address.
         unsafe {
-            asm!("prefetcht0 [{p}]", p = in(reg) p, options(nostack, preserves_flags, readonly));
+            asm!("prefetcht0 [{p}]", p = in(reg) p.addr(), options(nostack, preserves_flags, nomem));
         }
     }
 
@@ -142,7 +142,7 @@ mod moves {
     pub fn prefetch_write(p: *const u8) {
         // SAFETY: a prefetch never faults, whatever the address.
         unsafe {
-            asm!("prefetchw [{p}]", p = in(reg) p, options(nostack, preserves_flags, readonly));
+            asm!("prefetchw [{p}]", p = in(reg) p.addr(), options(nostack, preserves_flags, nomem));
         }
     }
 }
@@ -203,7 +203,7 @@ mod moves {
     pub fn prefetch_write(_: *const u8) {}
 }
 
-pub(crate) use moves::{load8, prefetch_read, prefetch_write};
+pub(crate) use moves::{load4, load8, prefetch_read, prefetch_write, store4, store8};
 
 /// Copies `len` bytes from `src` to `dst`, either of which may be guest memory.
 ///
@@ -212,7 +212,7 @@ pub(crate) use moves::{load8, prefetch_read, prefetch_write};
 /// guest memory (a guest that aliases its own regions); what is copied is then unspecified.
 #[inline(always)]
 pub(crate) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
-    use moves::{load1, load4, load16, long, store1, store4, store8, store16};
+    use moves::{load1, load16, long, store1, store16};
     if len > INLINE {
         // SAFETY: the caller's promise; `len` is at least 64.
         return unsafe { long(src, dst, len) };
@@ -224,8 +224,8 @@ pub(crate) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
             for at in [0, 16, 32, 48] {
                 store16(dst.add(at), load16(src.add(at)));
             }
-            if len > 64 {
-                for back in [64, 48, 32, 16] {
+            for back in [64, 48, 32, 16] {
+                if len > 48 + back {
                     store16(dst.add(len - back), load16(src.add(len - back)));
                 }
             }

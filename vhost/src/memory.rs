@@ -338,10 +338,24 @@ scalar!(
 
 /// One line of the address map; all of them are looked at together, so they are small and flat.
 #[derive(Clone, Copy, Debug)]
-struct Line {
+pub(crate) struct Line {
     guest: u64,
     size: u64,
     host: *mut u8,
+}
+
+impl Line {
+    /// The host pointer of a buffer that is not empty and lies in this line as a whole.
+    #[inline(always)]
+    pub(crate) fn find(&self, address: u64, len: u32) -> Option<*mut u8> {
+        let offset = address.wrapping_sub(self.guest);
+        // An empty buffer wraps to a length that no line has.
+        if offset >= self.size || u64::from(len).wrapping_sub(1) >= self.size - offset {
+            return None;
+        }
+        // SAFETY: `offset` is inside the region, and so inside its mapping.
+        Some(unsafe { self.host.add(offset as usize) })
+    }
 }
 
 /// What is to be done with memory.
@@ -595,6 +609,12 @@ impl GuestMemory {
             }
         }
         Self::search(lines, address, len, hint)
+    }
+
+    /// The line of the map that [`translate`](Self::translate) used last, by its `hint`.
+    #[inline]
+    pub(crate) fn line(&self, access: Access, hint: u32) -> Option<Line> {
+        self.lines(access).get(hint as usize).copied()
     }
 
     #[inline(always)]

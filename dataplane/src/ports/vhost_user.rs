@@ -246,7 +246,7 @@ impl Port for VhostUser {
             // What an earlier queue left in the batch leaves later, but a flow stays with its queue.
             if crossing.carry(from, cx.pool) {
                 passed.packets += from.count() as u64;
-                passed.bytes += from.frame_lens().map(u64::from).sum::<u64>();
+                passed.bytes += from.bytes();
                 from.complete();
             } else {
                 gather_fetched(from, cx, batch);

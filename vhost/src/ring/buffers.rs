@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{BURST_BYTES, BURST_DESCRIPTORS, DESCRIPTOR_COST, Direction, MAX_CHAIN, RingError};
 use crate::copy;
-use crate::memory::{Access, GuestMemory};
+use crate::memory::{Access, GuestMemory, Line};
 use crate::net::feature;
 use crate::virtqueue::{DESC_NEXT, DESC_WRITE};
 
@@ -108,6 +108,61 @@ impl Burst {
         u64::from(self.bytes) + u64::from(self.followed) * DESCRIPTOR_COST
     }
 
+    /// Appends chains of one buffer each, of a queue of this direction, as long as they lie in `line`
+    /// and the burst may go on; tells how many.
+    #[inline(always)]
+    fn append(
+        &mut self,
+        direction: Direction,
+        line: Line,
+        chains: impl Iterator<Item = Plain>,
+    ) -> usize {
+        let first = self.segments.len();
+        let left = self.budget.saturating_sub(self.followed) as usize;
+        let room = MAX_SEGMENTS.saturating_sub(first).min(left);
+        let places = self.chains.spare_capacity_mut().iter_mut();
+        let places = places.zip(self.segments.spare_capacity_mut()).take(room);
+        let (mut count, mut bytes) = (0, self.bytes);
+        for ((chain, segment), plain) in places.zip(chains) {
+            let Some(ptr) = line.find(plain.address, plain.len) else {
+                break;
+            };
+            match direction {
+                Direction::Readable => copy::prefetch_read(ptr),
+                Direction::Writable => copy::prefetch_write(ptr),
+            }
+            let piece = Segment {
+                ptr,
+                len: plain.len,
+            };
+            segment.write(piece);
+            chain.write(Chain {
+                piece,
+                head: plain.head,
+                slots: 1,
+                count: 1,
+                first: (first + count) as u16,
+                total: plain.len,
+                written: 0,
+            });
+            count += 1;
+            if direction == Direction::Readable {
+                bytes = bytes.saturating_add(plain.len);
+                if bytes >= BURST_BYTES {
+                    break;
+                }
+            }
+        }
+        // SAFETY: the first `count` places behind the ends of both lists were just written.
+        unsafe {
+            self.chains.set_len(self.chains.len() + count);
+            self.segments.set_len(first + count);
+        }
+        self.followed += count as u32;
+        self.bytes = bytes;
+        count
+    }
+
     /// Appends the chain whose pieces were pushed from `first` on; tells whether another may
     /// follow. If the burst has no room for so many pieces, the chain is left for the next one.
     #[inline(always)]
@@ -146,6 +201,15 @@ impl Burst {
         });
         Ok(!self.is_spent())
     }
+}
+
+/// A chain that is one buffer of the right direction, as its descriptor names it, read once.
+#[derive(Clone, Copy)]
+pub(super) struct Plain {
+    /// What the used entry names.
+    pub(super) head: u16,
+    pub(super) address: u64,
+    pub(super) len: u32,
 }
 
 /// A buffer or a table as a descriptor names it, read once.
@@ -233,10 +297,7 @@ impl Buffers {
     /// piece there.
     #[inline(always)]
     fn find(&mut self, address: u64, len: u32) -> Result<(*mut u8, u32), RingError> {
-        let access = match self.direction {
-            Direction::Readable => Access::READ,
-            Direction::Writable => Access::WRITE,
-        };
+        let access = self.access();
         match self.memory.translate(address, len, access, &mut self.hint) {
             Some(found) => Ok(found),
             None => Err(self.lost(address, access)),
@@ -251,6 +312,27 @@ impl Buffers {
         }
         self.missed = (address, access);
         RingError::Untranslated
+    }
+
+    /// Appends chains that are one buffer each, up to the first that is not as plain as most: one
+    /// in another region than the last, an empty one, or whatever `chains` ends at. Tells how many.
+    #[inline(always)]
+    pub(super) fn append(&self, chains: impl Iterator<Item = Plain>, burst: &mut Burst) -> usize {
+        let Some(line) = self.memory.line(self.access(), self.hint) else {
+            return 0;
+        };
+        match self.direction {
+            Direction::Readable => burst.append(Direction::Readable, line, chains),
+            Direction::Writable => burst.append(Direction::Writable, line, chains),
+        }
+    }
+
+    #[inline(always)]
+    fn access(&self) -> Access {
+        match self.direction {
+            Direction::Readable => Access::READ,
+            Direction::Writable => Access::WRITE,
+        }
     }
 
     /// Checks one buffer and appends its pieces; tells its length. An empty one costs as much as

@@ -6,7 +6,7 @@ use super::active::{Active, RingReport, Started};
 use super::{BURST, Chain, MAX_FRAME, RingCounters, Segment};
 use crate::copy;
 use crate::event::Event;
-use crate::net::NetHeader;
+use crate::net::{FLAG_NEEDS_CSUM, NetHeader};
 
 /// The device side of a queue whose frames come from the guest.
 ///
@@ -19,6 +19,8 @@ pub struct FromGuest {
     header: u32,
     /// What the last burst costs.
     cost: u64,
+    /// Bytes of the burst's frames.
+    bytes: u64,
 }
 
 impl FromGuest {
@@ -27,6 +29,7 @@ impl FromGuest {
             active: Active::new(report, alarm),
             header: NetHeader::LEN as u32,
             cost: 0,
+            bytes: 0,
         }
     }
 
@@ -71,12 +74,15 @@ impl FromGuest {
         self.cost = self.active.burst.cost();
         let limits = self.header + 1..=self.header + MAX_FRAME as u32;
         let enabled = self.active.started().is_some_and(|s| s.enabled);
-        let chains = &mut self.active.burst.chains;
-        if !enabled || chains.iter().any(|c| !limits.contains(&c.total)) {
+        let chains = &self.active.burst.chains;
+        let fit = |fit, chain: &Chain| fit & limits.contains(&chain.total);
+        if !chains.iter().fold(enabled, fit) {
             self.reject(enabled);
         }
+        self.bytes = 0;
         for chain in &mut self.active.burst.chains {
             chain.total -= self.header;
+            self.bytes += u64::from(chain.total);
         }
         if self.active.burst.chains.is_empty() {
             self.complete();
@@ -127,10 +133,43 @@ impl FromGuest {
         self.active.burst.chains[frame].total as usize
     }
 
+    /// Bytes of all frames of the burst together.
+    #[inline]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Bytes of the frames of the burst, one after the other.
     #[inline]
     pub fn frame_lens(&self) -> impl ExactSizeIterator<Item = u32> {
         self.active.burst.chains.iter().map(|chain| chain.total)
+    }
+
+    /// Whether no frame of the burst has a checksum to be completed or is to be cut, as far as the
+    /// headers told when this looked. It tells no lie, but a frame in pieces it does not vouch for.
+    pub fn is_complete(&self) -> bool {
+        let asks = u32::from(FLAG_NEEDS_CSUM) | 0xff00;
+        let mut asked = 0;
+        for chain in &self.active.burst.chains {
+            if chain.piece.len < NetHeader::LEN as u32 {
+                return false;
+            }
+            // SAFETY: the piece has more bytes than these four, and its memory is mapped.
+            asked |= u32::from_le(unsafe { copy::load4(chain.piece.ptr) });
+        }
+        asked & asks == 0
+    }
+
+    /// The chains of the burst's frames, of which `total` is a frame's length.
+    #[inline]
+    pub(super) fn chains(&self) -> &[Chain] {
+        &self.active.burst.chains
+    }
+
+    /// Bytes of the header before each frame.
+    #[inline]
+    pub(super) fn header_len(&self) -> u32 {
+        self.header
     }
 
     /// The virtio-net header and the whole frame, if they lie in one piece; and how long the header is.
@@ -206,11 +245,7 @@ impl FromGuest {
             return;
         }
         counters.frames += burst.chains.len() as u64;
-        counters.bytes += burst
-            .chains
-            .iter()
-            .map(|chain| u64::from(chain.total))
-            .sum::<u64>();
+        counters.bytes += std::mem::take(&mut self.bytes);
         self.active.publish(count);
     }
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::buffers::{Buffers, Descriptor};
+use super::buffers::{Buffers, Descriptor, Plain};
 use super::{
     Areas, Burst, Chain, Direction, MAX_CHAIN, MAX_QUEUE_SIZE, RingError, RingLog, RingState,
 };
@@ -188,43 +188,76 @@ impl PackedRing {
             self.parsed = self.next;
             self.ahead = 0;
         }
-        let direction = self.buffers.direction;
-        let write = match direction {
-            Direction::Readable => 0,
-            Direction::Writable => DESC_WRITE,
-        };
-        let mut taken = burst.chains.len();
-        for _ in 0..count {
-            if self.ahead == self.layout.size {
-                break;
-            }
+        let mut left = count;
+        loop {
             let at = self.parsed;
-            let control = Cell::load(self.control(at.index), Ordering::Acquire);
-            let flags = (control >> 48) as u16;
-            let first = burst.segments.len();
-            let mut id = (control >> 32) as u16;
-            let mut slots = 1;
-            let total = if flags & SHAPE == at.available() | write {
-                let descriptor = self.descriptor(at.index, control);
-                self.buffers.push(descriptor, burst)?
-            } else if at.is_available(flags) {
-                let total;
-                (total, id, slots) = self.walk(control, burst)?;
-                total
-            } else {
-                break;
-            };
-            let more = burst.close(direction, first, id, slots, total)?;
-            if burst.chains.len() > taken {
-                taken += 1;
-                self.parsed.advance(slots, self.layout.size);
-                self.ahead += slots;
+            let room = left.min(usize::from(self.layout.size - self.ahead.max(at.index)));
+            let plain = self.buffers.append(self.plain(at, room as u16), burst);
+            self.parsed.advance(plain as u16, self.layout.size);
+            self.ahead += plain as u16;
+            left -= plain;
+            if left == 0 || self.ahead == self.layout.size || burst.is_spent() {
+                return Ok(());
             }
-            if !more {
-                break;
+            if plain > 0 && plain == room {
+                continue;
+            }
+            if !self.parse_one(burst)? {
+                return Ok(());
+            }
+            left -= 1;
+            if left == 0 || self.ahead == self.layout.size {
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// The chains of up to `room` descriptors from `at` on, which do not reach the ring's end: up
+    /// to the first that is more than one buffer, of the wrong direction, or not available.
+    #[inline(always)]
+    fn plain(&self, at: Place, room: u16) -> impl Iterator<Item = Plain> {
+        let shape = at.available()
+            | match self.buffers.direction {
+                Direction::Readable => 0,
+                Direction::Writable => DESC_WRITE,
+            };
+        (at.index..at.index + room).map_while(move |index| {
+            let control = Cell::load(self.control(index), Ordering::Acquire);
+            let descriptor = self.descriptor(index, control);
+            (descriptor.flags & SHAPE == shape).then_some(Plain {
+                head: (control >> 32) as u16,
+                address: descriptor.address,
+                len: descriptor.len,
+            })
+        })
+    }
+
+    /// Parses a chain of any kind, if one is available; tells whether another may follow.
+    #[inline(never)]
+    fn parse_one(&mut self, burst: &mut Burst) -> Result<bool, RingError> {
+        let at = self.parsed;
+        let control = Cell::load(self.control(at.index), Ordering::Acquire);
+        let flags = (control >> 48) as u16;
+        if !at.is_available(flags) {
+            return Ok(false);
+        }
+        let first = burst.segments.len();
+        let (total, id, slots) = if flags & (DESC_NEXT | DESC_INDIRECT) == 0 {
+            let total = self
+                .buffers
+                .push(self.descriptor(at.index, control), burst)?;
+            (total, (control >> 32) as u16, 1)
+        } else {
+            self.walk(control, burst)?
+        };
+        let taken = burst.chains.len();
+        let direction = self.buffers.direction;
+        let more = burst.close(direction, first, id, slots, total)?;
+        if burst.chains.len() > taken {
+            self.parsed.advance(slots, self.layout.size);
+            self.ahead += slots;
+        }
+        Ok(more)
     }
 
     /// Walks a chain of several descriptors or an indirect one, whose first is the next to be

@@ -1,14 +1,14 @@
 //! The split virtqueue from the device's side (virtio 1.2, 2.7).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
-use super::buffers::{Buffers, Descriptor, Table};
+use super::buffers::{Buffers, Descriptor, Plain, Table};
 use super::{Areas, Burst, Chain, Direction, MAX_CHAIN, RingError, RingLog, RingState};
 use crate::copy;
 use crate::memory::{Access, GuestMemory};
 use crate::net::feature;
-use crate::virtqueue::{Cell, DESC_INDIRECT, DESC_NEXT, publish_index, tell_then_ask};
+use crate::virtqueue::{Cell, DESC_INDIRECT, DESC_NEXT, DESC_WRITE, publish_index, tell_then_ask};
 
 /// `used.flags`: the device wants no notifications.
 const NO_NOTIFY: u16 = 1;
@@ -78,6 +78,21 @@ unsafe fn cell<'a>(p: *mut u8) -> &'a AtomicU16 {
 unsafe fn load_u16(p: *mut u8, order: Ordering) -> u16 {
     // SAFETY: the caller's promise.
     Cell::load(unsafe { cell(p) }, order)
+}
+
+/// Reads a descriptor, each of its words once.
+///
+/// # Safety
+/// The table is aligned and mapped, and `head` is inside.
+#[inline(always)]
+unsafe fn load_descriptor(table: *mut u8, head: u16) -> Descriptor {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let p = table.add(16 * usize::from(head));
+        let low = AtomicU64::from_ptr(p.cast()).load(Ordering::Relaxed);
+        let high = AtomicU64::from_ptr(p.add(8).cast()).load(Ordering::Relaxed);
+        Descriptor::from_split(low, high)
+    }
 }
 
 /// A split ring that a worker drives.
@@ -178,25 +193,53 @@ impl SplitRing {
                 copy::prefetch_read(self.layout.desc.wrapping_add(16 * usize::from(*head)));
             }
         }
-        for &head in &heads[..count] {
-            let first = burst.segments.len();
-            // SAFETY: `head` is below the queue's size, and the table is aligned and mapped.
-            let descriptor = unsafe {
-                let p = self.layout.desc.add(16 * usize::from(head));
-                let low = AtomicU64::from_ptr(p.cast()).load(Ordering::Relaxed);
-                let high = AtomicU64::from_ptr(p.add(8).cast()).load(Ordering::Relaxed);
-                Descriptor::from_split(low, high)
+        let mut heads = &heads[..count];
+        loop {
+            let plain = self.buffers.append(self.plain(heads), burst);
+            let [head, rest @ ..] = &heads[plain..] else {
+                return Ok(());
             };
-            let total = if descriptor.flags & (DESC_NEXT | DESC_INDIRECT) == 0 {
-                self.buffers.push(descriptor, burst)?
-            } else {
-                self.walk(descriptor, burst)?
-            };
-            if !burst.close(self.buffers.direction, first, head, 1, total)? {
-                break;
+            if burst.is_spent() || !self.parse_one(*head, burst)? {
+                return Ok(());
             }
+            heads = rest;
         }
-        Ok(())
+    }
+
+    /// The chains of these heads up to the first that is more than one buffer, or of the wrong
+    /// direction.
+    #[inline(always)]
+    fn plain(&self, heads: &[u16]) -> impl Iterator<Item = Plain> {
+        let shape = match self.buffers.direction {
+            Direction::Readable => 0,
+            Direction::Writable => DESC_WRITE,
+        };
+        let table = self.layout.desc;
+        heads.iter().map_while(move |&head| {
+            // SAFETY: `parse` checked that the head is below the queue's size, and the table is
+            // aligned and mapped.
+            let descriptor = unsafe { load_descriptor(table, head) };
+            let flags = descriptor.flags & (DESC_NEXT | DESC_INDIRECT | DESC_WRITE);
+            (flags == shape).then_some(Plain {
+                head,
+                address: descriptor.address,
+                len: descriptor.len,
+            })
+        })
+    }
+
+    /// Parses a chain of any kind; tells whether another may follow.
+    #[inline(never)]
+    fn parse_one(&mut self, head: u16, burst: &mut Burst) -> Result<bool, RingError> {
+        let first = burst.segments.len();
+        // SAFETY: as above.
+        let descriptor = unsafe { load_descriptor(self.layout.desc, head) };
+        let total = if descriptor.flags & (DESC_NEXT | DESC_INDIRECT) == 0 {
+            self.buffers.push(descriptor, burst)?
+        } else {
+            self.walk(descriptor, burst)?
+        };
+        burst.close(self.buffers.direction, first, head, 1, total)
     }
 
     /// Walks a chain of more than one descriptor, or an indirect one.
@@ -247,13 +290,10 @@ impl SplitRing {
     #[inline(always)]
     fn put_used(&mut self, ahead: u16, head: u16, len: u32) {
         let at = self.state.next_used.wrapping_add(ahead) & self.mask();
-        // SAFETY: `at` is below the queue's size, so the entry is inside the checked ring, and
-        // entries are 4-aligned as the ring is.
-        unsafe {
-            let p = self.layout.used.add(4 + 8 * usize::from(at));
-            AtomicU32::from_ptr(p.cast()).store(u32::from(head).to_le(), Ordering::Relaxed);
-            AtomicU32::from_ptr(p.add(4).cast()).store(len.to_le(), Ordering::Relaxed);
-        }
+        let entry = (u64::from(head) | u64::from(len) << 32).to_le();
+        // SAFETY: `at` is below the queue's size, so the entry is inside the checked ring. The
+        // driver looks at it only after the index, so that it need not be written in one piece.
+        unsafe { copy::store8(self.layout.used.add(4 + 8 * usize::from(at)), entry) }
     }
 
     #[inline]

@@ -187,6 +187,55 @@ impl ToGuest {
         true
     }
 
+    /// Carries the frames of another guest's burst over, in order, as long as there is room, each with
+    /// a header that says that nothing is left to be done, and publishes them; tells how many.
+    ///
+    /// This is the short way for frames that lie in one piece and fit one buffer. `None`, and
+    /// nothing was published, where that is not so.
+    #[inline]
+    pub fn carry_burst(&mut self, from: &FromGuest) -> Option<usize> {
+        const HEADER: u32 = NetHeader::LEN as u32;
+        self.publish();
+        if self.header != HEADER || from.header_len() != HEADER {
+            return None;
+        }
+        if !self.active.is_running() || !self.active.look() {
+            return Some(0);
+        }
+        let frames = from.chains();
+        self.active.burst.budget = BURST_DESCRIPTORS.max(frames.len() as u32 * FRAME_DESCRIPTORS);
+        if !self.active.parse(frames.len()) {
+            return Some(0);
+        }
+        let buffers = &mut self.active.burst.chains;
+        let mut bytes = 0;
+        for (frame, buffer) in frames.iter().zip(&mut *buffers) {
+            let (source, target) = (frame.piece, buffer.piece);
+            if source.len != frame.total + HEADER || target.len < source.len {
+                return None;
+            }
+            // The sender's header is copied along, which keeps both sides aligned, and then
+            // overwritten: all zero, but for the number of buffers.
+            // SAFETY: the target is at least as long as the source, which holds a header and more;
+            // both are mapped by their rings.
+            unsafe {
+                copy::copy(source.ptr, target.ptr, source.len as usize);
+                copy::store8(target.ptr, 0);
+                copy::store4(target.ptr.add(8), 0x1_0000_u32.to_le());
+            }
+            buffer.written = source.len;
+            bytes += u64::from(frame.total);
+        }
+        let count = frames.len().min(buffers.len());
+        if count < frames.len() && self.active.burst.is_spent() {
+            return None;
+        }
+        self.active.counters.frames += count as u64;
+        self.active.counters.bytes += bytes;
+        self.active.publish(count);
+        Some(count)
+    }
+
     /// Copies another guest's frame straight into its buffers, behind `header`. The frame must have
     /// the length that the slot was reserved with; of another length, the smaller of the two is
     /// copied. False if no buffer can hold it.

@@ -43,10 +43,23 @@ impl<'a> Crossing<'a> {
         if from.count() == 0 {
             return true;
         }
+        let running = running(self.to);
+        if let [only] = running[..]
+            && from.is_complete()
+            && let Some(sent) = self.to[only].to_guest.carry_burst(from)
+        {
+            let bytes = if sent == from.count() {
+                from.bytes()
+            } else {
+                from.frame_lens().take(sent).map(u64::from).sum()
+            };
+            let queue = &self.to[only].to_guest;
+            count_sent(self.tally, queue, from.count(), sent, (sent as u64, bytes));
+            return true;
+        }
         let Some(headers) = Headers::of(from, self.able, pool) else {
             return false;
         };
-        let running = running(self.to);
         match running[..] {
             [] => self.tally.drop(PortDrop::Down, headers.net.len() as u64),
             [only] => {
