@@ -7,6 +7,7 @@
 
 mod bench;
 mod capture;
+mod drivers;
 mod guests;
 #[cfg(target_arch = "x86_64")]
 mod kvm;
@@ -47,6 +48,7 @@ const TESTS: &[&[Test]] = &[
     offloads::TESTS,
     bench::TESTS,
     guests::TESTS,
+    drivers::TESTS,
     protocol::TESTS,
     #[cfg(target_arch = "x86_64")]
     kvm::TESTS,
@@ -73,17 +75,21 @@ fn main() -> ExitCode {
 
 fn trial(test: &'static Test, required: bool) -> Trial {
     let missing = missing(test.needs);
-    let reason = missing
-        .as_ref()
-        .map(|parts| format!("left out: needs {parts}"));
+    let left_out = missing.as_ref().map(|parts| {
+        let reason = format!("left out: needs {}", parts.names);
+        (reason, parts.optional)
+    });
     let trial = Trial::test(test.name, move || match missing {
         Some(parts) => Err(Failed::from(format!(
-            "needs {parts}, and every part is required"
+            "needs {}, and every part is required",
+            parts.names
         ))),
         None => (test.run)().map_err(Failed::from),
     });
-    match reason {
-        Some(reason) if !required => trial.with_kind(reason).with_ignored_flag(true),
+    match left_out {
+        Some((reason, optional)) if optional || !required => {
+            trial.with_kind(reason).with_ignored_flag(true)
+        }
         _ => trial,
     }
 }

@@ -3,23 +3,38 @@
 use std::time::Duration;
 
 use chainplane_tests::{
-    Chainplane, Guest, Machine, Need, Netns, Nic, Result, Workspace, wait_until,
+    Chainplane, Guest, Machine, Need, Netns, Nic, Ovs, Result, Workspace, wait_until,
 };
 
 use crate::{GUEST, Test};
 
-pub const TESTS: &[Test] = &[Test {
-    name: "migration::between_two_chainplanes",
-    needs: &[
-        GUEST[0],
-        GUEST[1],
-        GUEST[2],
-        GUEST[3],
-        Need::NetworkNamespaces,
-        Need::Program("ip"),
-    ],
-    run: between_two_chainplanes,
-}];
+pub const TESTS: &[Test] = &[
+    Test {
+        name: "migration::between_two_chainplanes",
+        needs: &[
+            GUEST[0],
+            GUEST[1],
+            GUEST[2],
+            GUEST[3],
+            Need::NetworkNamespaces,
+            Need::Program("ip"),
+        ],
+        run: between_two_chainplanes,
+    },
+    Test {
+        name: "migration::between_two_ports_of_ovs",
+        needs: &[
+            GUEST[0],
+            GUEST[1],
+            GUEST[2],
+            GUEST[3],
+            Need::NetworkNamespaces,
+            Need::Program("ip"),
+            Need::Peer("/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"),
+        ],
+        run: between_two_ports_of_ovs,
+    },
+];
 
 const MAC: &str = "52:54:00:00:00:01";
 /// Time between two pings in milliseconds.
@@ -139,4 +154,19 @@ chains:
     assert_eq!(site.learnt()?, "right");
     source.stop()?;
     target.stop()
+}
+
+/// The same with OVS-DPDK, for comparison: no test of ours, but of what is usual.
+fn between_two_ports_of_ovs() -> Result<()> {
+    let site = Site::new()?;
+    let files = Workspace::new()?;
+    site.host.ok("ip link set wire nomaster")?;
+    // The switch reads frames off the wire as they are.
+    site.peer.ok("ethtool -K eth0 tx off")?;
+    let ovs = Ovs::start(&site.host, &["left", "right"], "wire")?;
+    let sockets = [ovs.socket("left"), ovs.socket("right")];
+    let sockets = sockets
+        .each_ref()
+        .map(|path| path.to_str().unwrap_or_default());
+    migrate("OVS-DPDK", &files, &site, sockets)
 }

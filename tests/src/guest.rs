@@ -89,6 +89,28 @@ impl Nic {
     }
 }
 
+/// What a guest boots.
+pub struct BootFiles {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// Its initial file system.
+    pub initramfs: PathBuf,
+    /// Its command line.
+    pub command_line: &'static str,
+}
+
+impl BootFiles {
+    /// Those of all guests.
+    pub fn new() -> Result<Self> {
+        let (kernel, modules) = parts::guest_kernel()?;
+        Ok(Self {
+            kernel,
+            initramfs: initramfs(&modules)?,
+            command_line: KERNEL_LINE,
+        })
+    }
+}
+
 /// What QEMU tells of a migration.
 #[derive(Clone, Copy, Debug)]
 pub struct Migration {
@@ -105,6 +127,7 @@ pub struct Machine {
     memory: String,
     kernel: String,
     monitor: Option<PathBuf>,
+    network_boot: bool,
 }
 
 impl Default for Machine {
@@ -114,11 +137,19 @@ impl Default for Machine {
             memory: "256M".to_owned(),
             kernel: KERNEL_LINE.to_owned(),
             monitor: None,
+            network_boot: false,
         }
     }
 }
 
 impl Machine {
+    /// The same with nothing to boot from but its first card, whose firmware (iPXE) is to fetch the [`BootFiles`].
+    #[must_use]
+    pub fn network_boot(mut self) -> Self {
+        self.network_boot = true;
+        self
+    }
+
     /// The same with an option of QEMU's, before those of the cards.
     #[must_use]
     pub fn option(mut self, option: &str) -> Self {
@@ -182,7 +213,11 @@ impl Guest {
             };
             let mq = if nic.queues > 1 { ",mq=on" } else { "" };
             let (socket, queues, mac) = (nic.socket.display(), nic.queues, &nic.mac);
-            let properties = format!("mac={mac},romfile=,{NO_MSIX}{mq}{}", nic.device);
+            let rom = match (machine.network_boot, index) {
+                (true, 0) => "bootindex=0",
+                _ => "romfile=",
+            };
+            let properties = format!("mac={mac},{rom},{NO_MSIX}{mq}{}", nic.device);
             options.extend([
                 "-chardev".to_owned(),
                 format!("socket,id=c{index},path={socket}{server}"),
@@ -192,7 +227,8 @@ impl Guest {
                 format!("virtio-net-pci,netdev=n{index},{properties}"),
             ]);
         }
-        let mut guest = Self::with_options(name, &options, &machine.kernel)?;
+        let kernel = (!machine.network_boot).then_some(machine.kernel.as_str());
+        let mut guest = Self::with_options(name, &options, kernel)?;
         guest.monitor.clone_from(&machine.monitor);
         Ok(guest)
     }
@@ -213,18 +249,20 @@ impl Guest {
             }
         };
         let options: Vec<_> = options.iter().map(fit).collect();
-        Self::with_options(name, &options, KERNEL_LINE)
+        Self::with_options(name, &options, Some(KERNEL_LINE))
     }
 
-    fn with_options(name: &str, options: &[String], kernel_line: &str) -> Result<Self> {
-        let (kernel, modules) = parts::guest_kernel()?;
+    /// Without a `kernel_line` it has no kernel either.
+    fn with_options(name: &str, options: &[String], kernel_line: Option<&str>) -> Result<Self> {
         let mut qemu = program("qemu-system-x86_64");
-        qemu.args(MACHINE.split(' '))
-            .args(["-append", kernel_line, "-kernel"]);
-        qemu.arg(kernel)
-            .arg("-initrd")
-            .arg(initramfs(&modules)?)
-            .args(options);
+        qemu.args(MACHINE.split(' '));
+        if let Some(kernel_line) = kernel_line {
+            let files = BootFiles::new()?;
+            qemu.arg("-kernel").arg(files.kernel);
+            qemu.arg("-initrd").arg(files.initramfs);
+            qemu.args(["-append", kernel_line]);
+        }
+        qemu.args(options);
         let qemu = Process::start(&format!("guest {name}"), qemu)?;
         Ok(Self {
             name: name.to_owned(),

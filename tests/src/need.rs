@@ -22,6 +22,8 @@ pub enum Need {
     Kvm,
     /// The kernel that guests boot, as `cargo xtask test` unpacks it.
     GuestKernel,
+    /// A program that the tests compare with, and that is not ours to install.
+    Peer(&'static str),
 }
 
 impl Need {
@@ -32,7 +34,13 @@ impl Need {
             Self::Program(name) => parts::find_program(name).is_some(),
             Self::Kvm => File::options().read(true).write(true).open(KVM).is_ok(),
             Self::GuestKernel => parts::guest_kernel().is_ok(),
+            Self::Peer(path) => Path::new(path).exists(),
         }
+    }
+
+    /// Whether a test may be left out for it even where every part is required.
+    fn is_optional(self) -> bool {
+        matches!(self, Self::Peer(_))
     }
 }
 
@@ -40,7 +48,7 @@ impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NetworkNamespaces => f.write_str("root"),
-            Self::Program(name) | Self::File(name) => f.write_str(name),
+            Self::Program(name) | Self::File(name) | Self::Peer(name) => f.write_str(name),
             Self::Kvm => f.write_str(KVM),
             Self::GuestKernel => f.write_str("a guest kernel"),
         }
@@ -54,14 +62,23 @@ fn can_make_namespaces() -> bool {
     rustix::process::geteuid().is_root() && output.is_ok_and(|output| output.code == Some(0))
 }
 
+/// What of a test's needs a machine lacks.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Their names.
+    pub names: String,
+    /// All of it is of a kind that even a machine with every part may lack.
+    pub optional: bool,
+}
+
 /// Names those of `needs` that this machine does not meet; `None` if it meets them all.
-pub fn missing(needs: &[Need]) -> Option<String> {
-    let names: Vec<_> = needs
-        .iter()
-        .filter(|need| !need.is_met())
-        .map(Need::to_string)
-        .collect();
-    (!names.is_empty()).then(|| names.join(", "))
+pub fn missing(needs: &[Need]) -> Option<Missing> {
+    let missing: Vec<_> = needs.iter().filter(|need| !need.is_met()).collect();
+    let names: Vec<_> = missing.iter().map(ToString::to_string).collect();
+    (!missing.is_empty()).then(|| Missing {
+        names: names.join(", "),
+        optional: missing.iter().all(|need| need.is_optional()),
+    })
 }
 
 #[cfg(test)]
@@ -75,7 +92,12 @@ mod tests {
             Need::Program("no-such-program"),
             Need::Program("env"),
         ];
-        assert_eq!(missing(&needs).as_deref(), Some("no-such-program"));
+        let found = missing(&needs).unwrap();
+        assert_eq!(
+            (found.names.as_str(), found.optional),
+            ("no-such-program", false)
+        );
         assert_eq!(missing(&needs[..1]), None);
+        assert!(missing(&[Need::Peer("/no/such/peer")]).unwrap().optional);
     }
 }

@@ -86,6 +86,7 @@ fn one_pair_is_reset_while_the_others_go_on() {
         let (_dir, path) = socket();
         let echo = Echo::start(DeviceConfig {
             queue_pairs: 3,
+            ring_reset: true,
             ..DeviceConfig::new(&path)
         });
         let mut config = FrontEndConfig {

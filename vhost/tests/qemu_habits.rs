@@ -50,6 +50,53 @@ fn a_queue_may_be_enabled_before_any_feature() {
     assert!(status.queues[0].enabled && !status.queues[1].enabled);
 }
 
+/// QEMU 10 does the same once it has agreed on `REPLY_ACK`, and waits for the answer.
+#[test]
+fn a_queue_may_be_enabled_before_any_feature_and_is_answered() {
+    const GET_PROTOCOL_FEATURES: u32 = 15;
+    const SET_PROTOCOL_FEATURES: u32 = 16;
+    const SET_VRING_ENABLE: u32 = 18;
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("socket");
+    let (device, _pairs) = Device::start(DeviceConfig::new(&socket), Box::new(|| {})).unwrap();
+    let mut front_end = UnixStream::connect(&socket).unwrap();
+    front_end
+        .set_read_timeout(Some(Duration::from_mins(1)))
+        .unwrap();
+    let mut answer = [0; 20];
+    front_end
+        .write_all(&message(GET_PROTOCOL_FEATURES, &[]))
+        .unwrap();
+    front_end.read_exact(&mut answer).unwrap();
+    let reply_ack = VhostUserProtocolFeatures::REPLY_ACK.bits().to_le_bytes();
+    front_end
+        .write_all(&message(SET_PROTOCOL_FEATURES, &reply_ack))
+        .unwrap();
+    for queue in 0..2 {
+        let mut enable = message(SET_VRING_ENABLE, &[queue, 0, 0, 0, 1, 0, 0, 0]);
+        // Beside the version: a reply is needed.
+        enable[4] |= 1 << 3;
+        front_end.write_all(&enable).unwrap();
+        front_end.read_exact(&mut answer).unwrap();
+        assert_eq!(answer[..4], SET_VRING_ENABLE.to_le_bytes());
+        assert_eq!(answer[12..], [0; 8]);
+    }
+    let status = device.status();
+    assert_eq!(status.last_error, None);
+    assert!(status.queues.iter().all(|queue| queue.enabled));
+}
+
+/// QEMU, 10.0 and before, passes `RING_RESET` on to its guest and then keeps the reset to itself: the guest's new ring is
+/// never told of.
+#[test]
+fn ring_reset_is_not_offered_unasked() {
+    use chainplane_vhost::net::feature;
+    let mut config = DeviceConfig::new("socket");
+    assert_eq!(config.features() & feature::RING_RESET, 0);
+    config.ring_reset = true;
+    assert_ne!(config.features() & feature::RING_RESET, 0);
+}
+
 /// QEMU 7.2 adds every memory region once for each pair of queues, and removes it as often.
 #[test]
 fn a_region_may_be_added_again() {

@@ -179,6 +179,7 @@ fn device_config(config: &file::VhostUser) -> Result<DeviceConfig, String> {
         offloads: features(config.offloads),
         mergeable: true,
         packed: config.packed,
+        ring_reset: config.ring_reset,
         mtu: config.mtu,
         mac: config.mac.map(|mac| mac.0.0),
     })

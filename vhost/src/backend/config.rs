@@ -37,6 +37,10 @@ pub struct DeviceConfig {
     pub mergeable: bool,
     /// Whether to offer packed rings beside split ones.
     pub packed: bool,
+    /// Whether drivers may reset one queue while the others go on. Off by default: QEMU (10.0 and before) passes
+    /// the offer on to the guest, but does not tell a vhost-user back end of the reset, so that a guest that
+    /// resizes its rings is cut off. Only for front ends that stop and start the queue here.
+    pub ring_reset: bool,
     /// Largest MTU in bytes to tell the guest, 68 to 65535.
     pub mtu: Option<u16>,
     /// MAC address to tell front ends that ask for the device's configuration.
@@ -55,6 +59,7 @@ impl Default for DeviceConfig {
             offloads: feature::OFFLOADS,
             mergeable: true,
             packed: true,
+            ring_reset: false,
             mtu: None,
             mac: None,
         }
@@ -182,7 +187,6 @@ impl DeviceConfig {
             | feature::EVENT_IDX
             | feature::LOG_ALL
             | feature::IN_ORDER
-            | feature::RING_RESET
             | feature::PROTOCOL_FEATURES
             | feature::ACCESS_PLATFORM
             // Front ends serve the control queue, and have the guest announce itself by it.
@@ -194,6 +198,9 @@ impl DeviceConfig {
         }
         if self.packed {
             bits |= feature::RING_PACKED;
+        }
+        if self.ring_reset {
+            bits |= feature::RING_RESET;
         }
         if self.queue_pairs > 1 {
             bits |= feature::MQ;

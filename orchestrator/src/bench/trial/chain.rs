@@ -230,6 +230,7 @@ fn replace_ports(model: &mut Model, directory: &Path, queues: u16) {
             role: file::Role::Server,
             queues,
             packed: true,
+            ring_reset: false,
             owner: None,
             group: None,
             mode: None,

@@ -106,6 +106,10 @@ pub struct VhostUser {
     /// Whether guests may use packed rings, where their side of the socket can, too.
     #[serde(default = "yes")]
     pub packed: bool,
+    /// Whether guests may reset one queue while the others go on. Not for QEMU up to 10.0, which keeps the
+    /// reset to itself: a guest that resizes its rings would lose its network.
+    #[serde(default)]
+    pub ring_reset: bool,
     /// The socket's owner, a user's name or number. Only for a server.
     pub owner: Option<String>,
     /// The socket's group, a name or number. Only for a server.
