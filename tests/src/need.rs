@@ -30,11 +30,10 @@ impl Need {
     fn is_met(self) -> bool {
         match self {
             Self::NetworkNamespaces => can_make_namespaces(),
-            Self::File(path) => Path::new(path).exists(),
+            Self::File(path) | Self::Peer(path) => Path::new(path).exists(),
             Self::Program(name) => parts::find_program(name).is_some(),
             Self::Kvm => File::options().read(true).write(true).open(KVM).is_ok(),
             Self::GuestKernel => parts::guest_kernel().is_ok(),
-            Self::Peer(path) => Path::new(path).exists(),
         }
     }
 
