@@ -220,3 +220,31 @@ impl<'a> SimFunction<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rota::LONGEST_REST;
+    use crate::worker::WakeHandle;
+
+    #[test]
+    fn a_port_that_rests_is_asked_soon_enough_and_often_again() {
+        let mut sim = Sim::new(None, &[], 0);
+        for port in 0..3 {
+            sim.add_port("port", Hop::Port(2 - port));
+        }
+        sim.engine().heed(WakeHandle::new().unwrap());
+        let now = sim.now;
+        for rest in 0..100 {
+            for _ in 0..1000 + rest {
+                assert_eq!(sim.engine().poll(now), 0);
+            }
+            sim.inject(0, &[1; 60]);
+            let asked = (0..LONGEST_REST).position(|_| sim.engine().poll(now) > 0);
+            assert!(asked.is_some());
+            sim.inject(0, &[2; 60]);
+            assert_eq!(sim.engine().poll(now), 1, "it is asked in every turn");
+            assert_eq!(sim.sent(2).len(), 2);
+        }
+    }
+}

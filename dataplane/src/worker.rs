@@ -334,3 +334,6 @@ impl Loop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+use std::time::{Duration, Instant};
+
+use chainplane_vhost::backend::{Device, DeviceConfig};
+use chainplane_vhost::driver::{DriverPair, FrontEnd, FrontEndConfig};
+use chainplane_vhost::net::{NetHeader, feature};
+
+use super::*;
+use crate::engine::Hop;
+use crate::objects::Objects;
+use crate::packet::{HugePages, Pool, PoolConfig};
+use crate::ports::VhostUser;
+
+const LIMIT: Duration = Duration::from_secs(30);
+const FRAME: [u8; 64] = [7; 64];
+
+/// A worker with two ports that lead to each other, and a driver at each.
+struct Bench {
+    drivers: [DriverPair; 2],
+    _ends: Vec<FrontEnd>,
+    worker: Worker,
+    _devices: Vec<Device>,
+    _directory: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(idle: Idle, features: u64) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let sockets = ["a", "b"].map(|name| directory.path().join(name));
+        let wake = WakeHandle::new().unwrap();
+        let (mut devices, mut queues) = (Vec::new(), Vec::new());
+        for socket in &sockets {
+            let waker = wake.clone();
+            let config = DeviceConfig::new(socket);
+            let (device, pairs) = Device::start(config, Box::new(move || waker.wake())).unwrap();
+            devices.push(device);
+            queues.push(pairs);
+        }
+        let config = WorkerConfig {
+            name: "test".into(),
+            core: None,
+            idle,
+        };
+        let worker = Worker::start(&config, wake, move || {
+            let pool = Pool::new(PoolConfig {
+                small: 128,
+                large: 2,
+                huge_pages: HugePages::Never,
+            })?;
+            let mut engine = Engine::new(pool, Objects::default(), None);
+            for (port, pairs) in queues.into_iter().enumerate() {
+                let other = Hop::Port(1 - port as u16);
+                engine.add_port("port", Box::new(VhostUser::new(pairs)), other);
+            }
+            Ok(engine)
+        });
+        let (mut ends, mut drivers) = (Vec::new(), Vec::new());
+        for socket in sockets {
+            let mut config = FrontEndConfig::new(socket);
+            config.features = feature::VERSION_1 | features;
+            let (end, mut pairs) = FrontEnd::connect(config).unwrap();
+            assert_eq!(end.features() & features, features);
+            drivers.push(pairs.remove(0));
+            ends.push(end);
+        }
+        Self {
+            drivers: drivers.try_into().unwrap(),
+            _ends: ends,
+            worker: worker.unwrap(),
+            _devices: devices,
+            _directory: directory,
+        }
+    }
+
+    fn counter(&self, counter: EngineCounter) -> u64 {
+        self.worker.stats().snapshot().engine[counter as usize].1
+    }
+
+    /// Waits until the worker has slept so many times more.
+    fn wait_for_sleeps(&self, more: u64) {
+        let (start, before) = (Instant::now(), self.counter(EngineCounter::Sleeps));
+        while self.counter(EngineCounter::Sleeps) < before + more {
+            assert!(start.elapsed() < LIMIT, "the worker does not sleep");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Sends a frame from the one driver to the other.
+    fn send(&mut self) {
+        let transmit = &mut self.drivers[0].transmit;
+        transmit.reclaim();
+        assert!(transmit.send(NetHeader::default(), &FRAME));
+        transmit.flush();
+    }
+
+    /// Waits until the other has so many.
+    fn wait_for_frames(&mut self, frames: usize) {
+        let receive = &mut self.drivers[1].receive;
+        let (start, mut received) = (Instant::now(), 0);
+        while received < frames {
+            received += receive.receive(64, |_, frame| assert_eq!(frame, FRAME));
+            assert!(start.elapsed() < LIMIT, "a frame is lost");
+            std::thread::yield_now();
+        }
+        assert_eq!(received, frames);
+        receive.flush();
+    }
+}
+
+#[test]
+fn an_idle_worker_polls_once_a_sleep_and_a_kick_wakes_it() {
+    let mut bench = Bench::new(Idle::Adaptive, 0);
+    for _ in 0..3 {
+        bench.send();
+        bench.wait_for_frames(1);
+        // It polls on for a while first, and the control threads' last words may have come late.
+        bench.wait_for_sleeps(2);
+        let polls = bench.counter(EngineCounter::Polls);
+        let sleeps = bench.counter(EngineCounter::Sleeps);
+        bench.wait_for_sleeps(3);
+        let polls = bench.counter(EngineCounter::Polls) - polls;
+        let sleeps = bench.counter(EngineCounter::Sleeps) - sleeps;
+        assert!(polls <= sleeps + 1, "{polls} polls in {sleeps} sleeps");
+    }
+}
+
+/// A worker that sleeps after every poll in vain gets frames at every moment of that: the kick that wakes it up must
+/// never be missing, or the frame lies there until the longest sleep is over.
+fn kicks_race_with_sleep(features: u64) {
+    const ROUNDS: u32 = 4000;
+    let mut bench = Bench::new(Idle::Interrupt, features);
+    for round in 0..ROUNDS {
+        // The first frame wakes the worker up, the second meets it a little later each time: before it looks, while it
+        // looks for more, and on its way to sleep.
+        bench.send();
+        (0..round % 1000 * 4).for_each(|_| std::hint::spin_loop());
+        bench.send();
+        bench.wait_for_frames(2);
+    }
+    let (sleeps, late) = (
+        bench.counter(EngineCounter::Sleeps),
+        bench.counter(EngineCounter::Overslept),
+    );
+    let kicks = bench.drivers[0].transmit.kicks();
+    println!("{ROUNDS} rounds: {kicks} kicks, {sleeps} sleeps, {late} too long");
+    let some = u64::from(ROUNDS) / 10;
+    assert!(kicks > some && sleeps > some);
+    // A kick may come at the very moment at which the longest sleep ends, on a machine that is busy with other things.
+    assert!(late <= 2, "{late} frames were not told of");
+}
+
+#[test]
+fn no_kick_is_lost_with_split_rings() {
+    kicks_race_with_sleep(0);
+}
+
+#[test]
+fn no_kick_is_lost_with_split_rings_and_event_indices() {
+    kicks_race_with_sleep(feature::EVENT_IDX);
+}
+
+#[test]
+fn no_kick_is_lost_with_packed_rings() {
+    kicks_race_with_sleep(feature::RING_PACKED);
+}
+
+#[test]
+fn no_kick_is_lost_with_packed_rings_and_event_indices() {
+    kicks_race_with_sleep(feature::RING_PACKED | feature::EVENT_IDX);
+}
