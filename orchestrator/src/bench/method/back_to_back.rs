@@ -15,6 +15,8 @@ use crate::bench::trial::{Load, Rate};
 
 /// A burst's rate, as a multiple of the rate that comes through at most.
 const FASTER: f64 = 2.0;
+/// Seconds that a burst takes at most: the trial length of RFC 2544, section 26.4. What takes that long is no burst.
+const LONGEST: f64 = 2.0;
 /// Relative width at which a search for the longest burst ends, and the shortest step in frames.
 const WIDTH: f64 = 0.02;
 
@@ -75,7 +77,8 @@ struct Longest {
 
 /// Doubles until frames are lost, then halves.
 fn longest(runner: &mut Runner<'_>, rate: f64) -> Result<Longest, Stop> {
-    let most = runner.settings.longest_burst.max(1);
+    let most = (rate * LONGEST) as u64;
+    let most = most.min(runner.settings.longest_burst).max(1);
     let (mut good, mut bad, mut spoiled) = (0, None, false);
     let mut frames = 32.min(most);
     loop {

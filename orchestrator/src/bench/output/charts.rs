@@ -141,7 +141,7 @@ fn rates(cases: &[Case], by: By, name: &str) -> Option<Plot> {
         horizontal: Horizontal::Steps,
         logarithmic: false,
         y_text: short,
-        x_text: |x| units::scaled(x, ""),
+        x_text: units::count,
         series,
     })
 }
@@ -203,7 +203,7 @@ fn latency(case: &Case) -> Option<Plot> {
             name: format!(
                 "{} of {}: {}",
                 units::percent(at.share),
-                outcome.reference,
+                outcome.named_reference(),
                 units::pps(at.offered)
             ),
             colour,
@@ -264,7 +264,7 @@ fn loss(case: &Case) -> Option<Plot> {
 /// A number on an axis: as few digits as it needs.
 fn short(value: f64) -> String {
     if value >= 10_000.0 {
-        return units::scaled(value, "");
+        return units::count(value);
     }
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

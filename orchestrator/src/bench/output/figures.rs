@@ -77,6 +77,16 @@ impl Outcome {
     }
 }
 
+impl LatencyOutcome {
+    /// What its loads are shares of, as it is written in texts.
+    pub fn named_reference(&self) -> String {
+        match self.reference.as_str() {
+            short @ ("ndr" | "pdr" | "mrr") => short.to_uppercase(),
+            long => long.to_owned(),
+        }
+    }
+}
+
 impl Case {
     /// All rates that were found.
     pub fn figures(&self) -> impl Iterator<Item = Figure> {

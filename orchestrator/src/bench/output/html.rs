@@ -274,7 +274,7 @@ fn latency_rows(rows: &mut String, case: &Case, outcome: &LatencyOutcome) {
         let mut texts = vec![
             name.to_owned(),
             pps(point.offered),
-            format!("{} of {}", percent(point.share), outcome.reference),
+            format!("{} of {}", percent(point.share), outcome.named_reference()),
         ];
         for (_, share, ns) in point.latency.percentiles() {
             let mark = if 1.0 - share < point.doubtful_share {

@@ -125,7 +125,7 @@ fn latencies(out: &mut String, cases: &[Case]) {
                 "{} ({} of {})",
                 pps(point.offered),
                 percent(point.share),
-                outcome.reference
+                outcome.named_reference()
             );
             let mut cells = vec![case.name.clone(), share];
             for (_, share, ns) in point.latency.percentiles() {

@@ -156,7 +156,8 @@ impl<'p> Frame<'p> {
                 let margin = 0.04;
                 margin + place as f64 / (self.steps.len() - 1) as f64 * (1.0 - 2.0 * margin)
             }
-            Horizontal::Nines => (nines(value) / self.nines).min(1.0),
+            // A little room, so that the last label is whole.
+            Horizontal::Nines => (nines(value) / (self.nines + 0.4)).min(1.0),
         };
         LEFT + share * (WIDTH - LEFT - RIGHT)
     }

@@ -217,7 +217,11 @@ fn latency(out: &mut String, found: &LatencyOutcome) {
 /// What the loads of latencies are shares of.
 fn reference(found: &LatencyOutcome) -> String {
     let shares: Vec<String> = found.points.iter().map(|p| percent(p.share)).collect();
-    format!("at {} of the {}", shares.join(", "), found.reference)
+    format!(
+        "at {} of the {}",
+        shares.join(", "),
+        found.named_reference()
+    )
 }
 
 fn soak(out: &mut String, found: &Soak) {

@@ -13,6 +13,8 @@ const UNDER_WAY: u64 = 256;
 const ROUNDS: u32 = 6;
 /// The wait for answers that are still to come at the end of a round; it doubles with each.
 const PATIENCE: Duration = Duration::from_millis(20);
+/// Such waits in a row without a single answer that end a round: what is full stays full, however many flows are left.
+const VAIN: u32 = 8;
 
 /// Opens all flows.
 ///
@@ -51,7 +53,7 @@ fn round(engine: &mut Engine, patience: Duration, control: &Control) -> Result<(
     let mut ahead = 0;
     let (mut tried, opened) = (0, scene.opened);
     let mut heard = Instant::now();
-    let mut last = scene.opened;
+    let (mut last, mut vain) = (scene.opened, 0);
     loop {
         let got = engine.turn(0, control)?;
         answer(engine);
@@ -60,7 +62,7 @@ fn round(engine: &mut Engine, patience: Duration, control: &Control) -> Result<(
         };
         let now = Instant::now();
         if scene.opened != last {
-            (last, heard) = (scene.opened, now);
+            (last, heard, vain) = (scene.opened, now, 0);
         }
         let under_way = u64::saturating_sub(tried, scene.opened - opened);
         // What has not come for so long was lost, and makes room for others.
@@ -68,6 +70,10 @@ fn round(engine: &mut Engine, patience: Duration, control: &Control) -> Result<(
         if quiet && under_way > 0 {
             tried = scene.opened - opened;
             heard = now;
+            vain += 1;
+        }
+        if vain == VAIN {
+            return Ok(());
         }
         if ahead < flows && (under_way < UNDER_WAY || quiet) {
             let mut head = [0; HEAD];

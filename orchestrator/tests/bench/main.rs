@@ -1,7 +1,10 @@
 //! `chainplane bench` as a user meets it: what it prints, writes, and says of what can't be.
 
+mod failures;
+mod schema;
+mod traffic;
+
 use std::fs;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -124,90 +127,6 @@ fn the_generators_ceiling_is_shown() {
     assert_eq!(names, ["memory", "rings"]);
 }
 
-/// Exit code, and the words that standard error must hold.
-fn assert_fails(arguments: &[&str], code: i32, words: &str) {
-    let output = bench(arguments);
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
-    assert!(
-        said.contains(words),
-        "{arguments:?}: no {words:?} in\n{said}"
-    );
-}
-
-#[test]
-fn wrong_arguments_are_explained() {
-    let calibrate = |flag: &'static str, value: &'static str, words: &str| {
-        assert_fails(&["calibrate", flag, value], 2, words);
-    };
-    calibrate("--frame", "20", "a frame has 64 to 9216 bytes");
-    calibrate("--frame", "imax", "no frame length");
-    calibrate("--flows", "0", "1..=10000000");
-    calibrate("--method", "ndp", "a similar value exists: 'ndr'");
-    calibrate("--trial", "5", "expected a time as `500ms`");
-    calibrate(
-        "--highest",
-        "1Mpps",
-        "expected packets a second as `250000`",
-    );
-    calibrate("--ring", "100", "a power of two from 64 to 32768");
-    calibrate("--width", "2", "a number from 0.0001 to 0.5");
-    assert_fails(
-        &["compare", "a", "b"],
-        2,
-        "a configuration's FILE.yaml, or two endpoints",
-    );
-    assert_fails(
-        &["calibrate", "--json", "-", "--csv", "-"],
-        1,
-        "only one result can go to standard output",
-    );
-    assert_fails(
-        &["calibrate", "--json", "/nowhere/r.json"],
-        1,
-        "can't write /nowhere/r.json",
-    );
-    assert_fails(&["--config", "/nowhere.yaml"], 1, "can't be opened");
-    assert_fails(
-        &[
-            "compare",
-            "a.sock,b.sock",
-            "c.sock,d.sock",
-            "--measure",
-            "latency",
-        ],
-        1,
-        "finds no rate",
-    );
-    assert_fails(&["suite", "/nowhere.yaml"], 1, "can't be opened");
-}
-
-#[test]
-fn targets_that_are_none_are_told() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let socket = |name: &str| directory.path().join(name).display().to_string();
-    let quick = ["--method", "mrr", "--trial", "20ms"];
-    let attach = |a: &str, words: &str| {
-        let mut arguments = vec!["attach", a, a];
-        arguments.extend(quick);
-        assert_fails(&arguments, 1, words);
-    };
-    fs::write(socket("file"), "").expect("written");
-    attach(&socket("file"), "can't attach to");
-    // Somebody listens who hangs up at once: no vhost-user.
-    let listener = UnixListener::bind(socket("other.sock")).expect("a socket");
-    let other = std::thread::spawn(move || drop(listener.accept()));
-    attach(&socket("other.sock"), "vhost-user");
-    other.join().expect("it hung up");
-    // A chain that lets nothing through says which function dropped what for which reason.
-    let file = chain(directory.path(), "drop").display().to_string();
-    let mut arguments = vec!["--config", &file];
-    arguments.extend(quick);
-    assert_fails(&arguments, 1, "at `edge` for `denied-by-default`");
-    arguments.extend(["--between", "a,c"]);
-    assert_fails(&arguments, 1, "`c`");
-}
-
 #[test]
 fn an_interrupted_run_reports_what_it_has() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -225,13 +144,13 @@ fn an_interrupted_run_reports_what_it_has() {
             "--warm-up",
             "10ms",
         ])
-        .args(["--load", "1k", "--soak", "10m", "--json"])
+        .args(["--load", "1k", "--soak", "1m", "--json"])
         .arg(&json)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let child = command.spawn().expect("the program starts");
-    // Long enough for the first method; a soak takes minutes.
-    std::thread::sleep(Duration::from_millis(2500));
+    // Long enough for the first method and a slice of the second, which takes minutes.
+    std::thread::sleep(Duration::from_secs(8));
     let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).expect("a process");
     rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("a signal");
     let output = child.wait_with_output().expect("it ends");
@@ -241,9 +160,14 @@ fn an_interrupted_run_reports_what_it_has() {
         "{}",
         text(&output.stdout)
     );
+    // Nobody looks at a terminal: plain lines, a few, and no control sequences.
+    let progress = text(&output.stderr);
+    assert!(!progress.contains(['\r', '\x1b']), "{progress:?}");
     let json: Value =
         serde_json::from_str(&fs::read_to_string(json).expect("written")).expect("JSON");
     assert_eq!(json["partial"], true);
+    let soak = &json["cases"][0]["results"][1]["soak"];
+    assert_eq!(soak["quality"]["unfinished"], true, "{soak}");
     assert!(json["cases"][0]["results"][0]["mrr"].is_object(), "{json}");
 }
 
