@@ -92,6 +92,7 @@ impl Duel {
                 call: None,
                 error: None,
                 log: None,
+                inflight: None,
             })
         };
         let mut to_guest = ToGuest::new(Arc::new(RingReport::default()), None);

@@ -43,6 +43,8 @@ macro_rules! cell {
 
             #[inline(always)]
             fn store(&self, value: $value, order: Ordering) {
+                #[cfg(test)]
+                fuse::burn();
                 self.store(value.to_le(), order);
             }
 
@@ -207,6 +209,8 @@ pub(crate) fn suppression(flags: u32, place: Place) -> u32 {
     u32::from(place.encode()) | flags << 16
 }
 
+#[cfg(test)]
+pub(crate) mod fuse;
 #[cfg(test)]
 mod ordering;
 

@@ -10,6 +10,7 @@ mod connection;
 mod control;
 pub(crate) mod fuzzing;
 mod handover;
+mod inflight;
 mod iommu;
 mod messages;
 mod migration;

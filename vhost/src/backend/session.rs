@@ -14,12 +14,13 @@ use vhost::vhost_user::message::{
 use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
 
 use super::Shared;
+use super::inflight::InflightArea;
 use super::iommu::{Iommu, Miss};
 use super::migration::MigrationLog;
 use crate::event::Event;
 use crate::memory::{GuestMemory, MAX_REGIONS, RegionLayout};
 use crate::net::feature;
-use crate::ring::{Areas, Direction, MAX_QUEUE_SIZE, Ring, Started};
+use crate::ring::{Areas, Direction, MAX_QUEUE_SIZE, QueueRegion, Ring, Started, Tracker};
 
 /// How long a worker may take to its next poll boundary before we go on without it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -45,6 +46,8 @@ pub(super) struct Queue {
     pub(super) epoch: u64,
     /// The translation without which it can't start.
     pub(super) missing: Option<Miss>,
+    /// The in-flight region that it runs with, or ran with and was not told of where it stopped.
+    pub(super) tracked: Option<QueueRegion>,
 }
 
 /// The state of one connection.
@@ -70,6 +73,7 @@ pub(super) struct Session {
     repeats: Vec<RegionLayout>,
     pub(super) queues: Vec<Queue>,
     log: MigrationLog,
+    pub(super) inflight: Option<InflightArea>,
     /// Counts starts of queues, so that each has its own number.
     epochs: u64,
     patience: Duration,
@@ -107,6 +111,7 @@ impl Session {
             repeats: Vec::new(),
             queues,
             log: MigrationLog::default(),
+            inflight: None,
             epochs: 0,
             patience: PATIENCE,
         }
@@ -119,6 +124,7 @@ impl Session {
         self.forget_translations();
         self.repeats.clear();
         self.log = MigrationLog::default();
+        self.inflight = None;
         self.features = 0;
         self.protocol = 0;
         self.shared.update(|status| {
@@ -136,6 +142,7 @@ impl Session {
                 error: queue.error.take(),
                 // Where it is stopped may still be asked for.
                 epoch: queue.epoch,
+                tracked: queue.tracked.take(),
                 ..Queue::default()
             };
         }
@@ -184,14 +191,21 @@ impl Session {
             }
         }
         let direction = [Direction::Writable, Direction::Readable][index % 2];
-        let ring = Ring::open(
-            memory,
-            queue.size,
-            areas,
-            queue.base,
-            direction,
-            self.features,
-        )?;
+        let (size, packed) = (queue.size, self.features & feature::RING_PACKED != 0);
+        let mut ring = Ring::open(memory, size, areas, queue.base, direction, self.features)?;
+        let area = self.inflight.as_ref();
+        let region = area.map_or(Ok(None), |area| area.region(index, size, packed))?;
+        let inflight = match region {
+            Some(region) if queue.epoch == 0 => {
+                let tracker = Tracker::start(region.clone(), &mut ring)?;
+                if let Some(log) = &log {
+                    ring.mark_taken_up(log);
+                }
+                queue.tracked = Some(region);
+                Some(tracker)
+            }
+            region => region.map(Tracker::attach),
+        };
         if queue.epoch == 0 {
             self.epochs += 1;
             queue.epoch = self.epochs;
@@ -208,6 +222,7 @@ impl Session {
             call: queue.call.clone(),
             error: queue.error.clone(),
             log,
+            inflight,
         }))
     }
 
@@ -323,6 +338,7 @@ impl VhostUserBackendReqHandlerMut for Session {
 
     fn reset_device(&mut self) -> Result<()> {
         self.stop_all();
+        self.retire_inflight();
         self.features = 0;
         (self.device_status, self.features_refused, self.mac) = (0, false, None);
         self.shared.update(|status| {
@@ -426,6 +442,10 @@ impl VhostUserBackendReqHandlerMut for Session {
         if ran {
             self.refresh(index as usize / 2)?;
         }
+        // Where it stands is told now, whatever becomes of us.
+        if let Some(region) = self.queue(index)?.tracked.take() {
+            region.retire();
+        }
         // A front end tells of no translation that is taken back while nothing runs.
         if self.is_translated() && self.queues.iter().all(|queue| !queue.kicked) {
             self.forget_translations();
@@ -466,6 +486,7 @@ impl VhostUserBackendReqHandlerMut for Session {
             | VhostUserProtocolFeatures::RESET_DEVICE
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
             | VhostUserProtocolFeatures::LOG_SHMFD
+            | VhostUserProtocolFeatures::INFLIGHT_SHMFD
             | VhostUserProtocolFeatures::STATUS;
         bits.set(
             VhostUserProtocolFeatures::CONFIG,
@@ -526,12 +547,12 @@ impl VhostUserBackendReqHandlerMut for Session {
         unsupported("sharing objects")
     }
 
-    fn get_inflight_fd(&mut self, _: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
-        unsupported("in-flight tracking")
+    fn get_inflight_fd(&mut self, asked: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
+        self.make_inflight_area(asked)
     }
 
-    fn set_inflight_fd(&mut self, _: &VhostUserInflight, _: File) -> Result<()> {
-        unsupported("in-flight tracking")
+    fn set_inflight_fd(&mut self, said: &VhostUserInflight, file: File) -> Result<()> {
+        self.set_inflight_area(said, file)
     }
 
     fn get_max_mem_slots(&mut self) -> Result<u64> {

@@ -91,6 +91,7 @@ impl Seat {
                 call: None,
                 error: None,
                 log: None,
+                inflight: None,
             })
         };
         self.to_guest.install(started(0));

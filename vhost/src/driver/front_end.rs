@@ -13,6 +13,7 @@ use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures}
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 
+use super::inflight::InflightArea;
 use super::iommu::PHYSICAL_BASE;
 use super::layout::{GUEST_BASE, RingLayout, USER_BASE, lay_out};
 use super::ring::DriverRing;
@@ -49,6 +50,9 @@ pub struct FrontEndConfig {
     /// Whether to share the memory by adding a slot, as VMMs that plug memory do, where the back
     /// end can, and not by a table.
     pub memory_slots: bool,
+    /// Whether to keep what the back end has in flight, where it can tell, so that packed rings
+    /// survive it.
+    pub inflight: bool,
     /// How long to wait for the other side of the socket.
     pub patience: Duration,
 }
@@ -74,6 +78,7 @@ impl FrontEndConfig {
             spare_memory: 0,
             huge_pages: false,
             memory_slots: false,
+            inflight: false,
             patience: Duration::from_secs(10),
         }
     }
@@ -154,6 +159,8 @@ pub struct FrontEnd {
     slots: bool,
     /// The back end has the memory.
     shared: bool,
+    /// Where the back end tells what is in flight.
+    pub(super) inflight: Option<InflightArea>,
 }
 
 impl fmt::Debug for FrontEnd {
@@ -181,7 +188,8 @@ impl FrontEnd {
     ///
     /// # Errors
     /// As [`connect`](Self::connect), a back end that offers less than the old one, and packed
-    /// rings, of which nobody knows any more where the old one stood.
+    /// rings of which nobody knows any more where the old one stood, since it told
+    /// [nothing in flight](FrontEndConfig::inflight).
     pub fn reconnect(&mut self, pairs: &[DriverPair]) -> Result<(), DriverError> {
         let stream = open(&self.config)?;
         self.stream = stream.try_clone()?;
@@ -194,10 +202,14 @@ impl FrontEnd {
             ));
         }
         self.prepare()?;
+        let tracked = self.share_inflight()?;
         let rings = pairs
             .iter()
             .flat_map(|p| [&p.receive.ring, &p.transmit.ring]);
-        let bases: Option<Vec<_>> = rings.map(DriverRing::restored_base).collect();
+        let start = DriverRing::base(self.features);
+        let bases: Option<Vec<_>> = rings
+            .map(|ring| ring.restored_base().or(tracked.then_some(start)))
+            .collect();
         let bases = bases.ok_or_else(|| {
             DriverError::Config("where a packed ring stood is lost with its back end".into())
         })?;
@@ -234,6 +246,7 @@ impl FrontEnd {
             running: false,
             slots: false,
             shared: false,
+            inflight: None,
         };
         front_end.negotiate()?;
         let wanted = front_end.config.features;
@@ -261,6 +274,10 @@ impl FrontEnd {
             known.set(
                 VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS,
                 self.config.memory_slots,
+            );
+            known.set(
+                VhostUserProtocolFeatures::INFLIGHT_SHMFD,
+                self.config.inflight,
             );
             let common = self.frontend.get_protocol_features()? & known;
             self.slots = common.contains(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
@@ -299,6 +316,7 @@ impl FrontEnd {
             ));
         }
         self.prepare()?;
+        self.renew_inflight()?;
         let mut pairs: Vec<_> = (0..self.layouts.len() / 2)
             .map(|pair| self.make_pair(pair))
             .collect::<Result<_, _>>()?;
@@ -331,6 +349,12 @@ impl FrontEnd {
             self.end_status()?;
         }
         Ok(())
+    }
+
+    /// Whether the back end tells what is in flight.
+    pub(super) fn has_inflight(&self) -> bool {
+        self.protocol
+            .contains(VhostUserProtocolFeatures::INFLIGHT_SHMFD)
     }
 
     fn has_status(&self) -> bool {

@@ -6,6 +6,7 @@
 
 mod fast;
 mod front_end;
+mod inflight;
 mod iommu;
 mod layout;
 mod migration;

@@ -36,7 +36,7 @@ enum Gathered {
 }
 
 impl ReceiveQueue {
-    pub(super) fn new(memory: Arc<Mapping>, layout: RingLayout, features: u64) -> io::Result<Self> {
+    pub(crate) fn new(memory: Arc<Mapping>, layout: RingLayout, features: u64) -> io::Result<Self> {
         let ring = DriverRing::new(memory, layout, features, DESC_WRITE)?;
         let mut queue = Self {
             ring,

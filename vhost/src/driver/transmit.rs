@@ -27,7 +27,7 @@ pub struct TransmitQueue {
 }
 
 impl TransmitQueue {
-    pub(super) fn new(memory: Arc<Mapping>, layout: RingLayout, features: u64) -> io::Result<Self> {
+    pub(crate) fn new(memory: Arc<Mapping>, layout: RingLayout, features: u64) -> io::Result<Self> {
         Ok(Self {
             ring: DriverRing::new(memory, layout, features, 0)?,
             free: (0..layout.size).rev().collect(),

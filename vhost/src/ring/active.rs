@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use super::{Burst, Chain, Ring, RingCounters, RingError, RingLog, RingState, Segment};
+use super::{Burst, Chain, Ring, RingCounters, RingError, RingLog, RingState, Segment, Tracker};
 use crate::event::Event;
 use crate::sigbus;
 
@@ -113,6 +113,8 @@ pub(crate) struct Started {
     pub(crate) error: Option<Arc<Event>>,
     /// Where to mark what is written, while a migration runs.
     pub(crate) log: Option<RingLog>,
+    /// Where to mark what is in flight, if the front end keeps that.
+    pub(crate) inflight: Option<Tracker>,
 }
 
 impl Started {
@@ -120,26 +122,45 @@ impl Started {
     #[inline]
     fn publish(&mut self, burst: &Burst, count: usize) -> bool {
         let chains = &burst.taken()[..count];
-        if self.log.is_some() {
-            return self.publish_logged(chains, &burst.segments);
+        if self.log.is_some() || self.inflight.is_some() {
+            return self.publish_marked(chains, &burst.segments);
         }
         self.ring.publish(chains)
     }
 
-    /// The same, with what was written marked in the log: buffers before the driver is told of
-    /// them, the ring after that.
+    /// The same, with marks: of what was written in the log, buffers before the driver is told of
+    /// them, the ring after that; and of what is in flight.
     #[cold]
-    fn publish_logged(&mut self, chains: &[Chain], segments: &[Segment]) -> bool {
-        let Self { ring, log, .. } = self;
+    fn publish_marked(&mut self, chains: &[Chain], segments: &[Segment]) -> bool {
+        let Self {
+            ring,
+            log,
+            inflight,
+            ..
+        } = self;
         if let Some(log) = log {
             log.mark_buffers(ring.memory(), chains, segments);
         }
+        if let Some(inflight) = inflight {
+            inflight.begin(ring, chains);
+        }
         let wanted = ring.publish(chains);
+        if let Some(inflight) = inflight {
+            inflight.end(ring, chains);
+        }
         if let Some(log) = log {
             ring.mark_published(log, chains);
             log.tell();
         }
         wanted
+    }
+
+    /// Goes on where `old`, the same ring as it was set up before, stood.
+    fn resume(&mut self, old: &mut Self) {
+        self.ring.resume(&mut old.ring);
+        if let (Some(inflight), Some(old)) = (&mut self.inflight, &old.inflight) {
+            inflight.resume(old);
+        }
     }
 
     fn arm(&mut self) -> bool {
@@ -213,13 +234,13 @@ impl Active {
     /// on where it stands.
     pub(crate) fn install(&mut self, next: Option<Started>) -> Option<Started> {
         self.forget();
-        let before = self.started.take();
+        let mut before = self.started.take();
         if let Some(before) = &before {
             self.report.set_stopped(before.ring.state());
         }
         self.started = next.map(|mut next| {
-            match &before {
-                Some(before) if before.epoch == next.epoch => next.ring.resume(&before.ring),
+            match &mut before {
+                Some(before) if before.epoch == next.epoch => next.resume(before),
                 _ => {
                     next.disarm();
                     self.broken = false;

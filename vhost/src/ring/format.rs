@@ -102,7 +102,7 @@ impl Ring {
     }
 
     /// Goes on where `old`, the same ring under another memory map, stood.
-    pub(crate) fn resume(&mut self, old: &Self) {
+    pub(crate) fn resume(&mut self, old: &mut Self) {
         match (self, old) {
             (Self::Split(ring), Self::Split(old)) => ring.resume(old),
             (Self::Packed(ring), Self::Packed(old)) => ring.resume(old),
@@ -140,6 +140,14 @@ impl Ring {
     #[cold]
     pub(crate) fn mark_published(&self, log: &RingLog, chains: &[Chain]) {
         each!(self, ring => ring.mark_published(log, chains));
+    }
+
+    /// Marks in the log what taking up an in-flight region may have written.
+    #[cold]
+    pub(crate) fn mark_taken_up(&self, log: &RingLog) {
+        if let Self::Packed(ring) = self {
+            ring.mark_all(log);
+        }
     }
 
     /// Marks in the log where we say whether we want notifications.

@@ -14,11 +14,13 @@
 //! | `format` | the enum of formats |
 //! | `split`, `packed` | one format each |
 //! | `buffers` | what formats share: descriptors become chains of checked pieces |
+//! | `log`, `inflight` | what others are to know of a ring: pages written, chains in flight |
 
 mod active;
 mod buffers;
 mod format;
 mod from_guest;
+mod inflight;
 mod log;
 #[cfg(test)]
 mod naive;
@@ -36,6 +38,7 @@ pub use to_guest::ToGuest;
 pub(crate) use active::{RingReport, Started};
 pub(crate) use buffers::{Burst, Chain, Segment};
 pub(crate) use format::{Areas, Ring};
+pub(crate) use inflight::{QueueRegion, Tracker};
 pub(crate) use log::RingLog;
 
 /// Frames in one burst at most.

@@ -215,6 +215,7 @@ impl Pair {
             call: Some(Arc::new(Event::new().expect("eventfd"))),
             error: None,
             log: None,
+            inflight: None,
         });
         if write {
             to.install(started);

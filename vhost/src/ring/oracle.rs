@@ -138,6 +138,7 @@ fn ours(memory: &Arc<GuestMemory>, report: Arc<RingReport>, features: u64) -> Fr
         call: Some(Arc::new(crate::event::Event::new().expect("eventfd"))),
         error: None,
         log: None,
+        inflight: None,
     }));
     ring
 }

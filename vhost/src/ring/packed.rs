@@ -135,6 +135,40 @@ impl PackedRing {
         self.buffers.missed()
     }
 
+    pub(super) fn size(&self) -> u16 {
+        self.layout.size
+    }
+
+    /// The next descriptor to take, and to use.
+    pub(super) fn place(&self) -> Place {
+        self.next
+    }
+
+    /// Goes on from a place, which is within the ring.
+    pub(super) fn go_to(&mut self, place: Place) {
+        debug_assert!(place.index < self.layout.size);
+        (self.next, self.parsed, self.ahead) = (place, place, 0);
+    }
+
+    /// The flags of the descriptor at a place within the ring.
+    pub(super) fn flags(&self, at: Place) -> u16 {
+        (Cell::load(self.control(at.index), Ordering::Acquire) >> 48) as u16
+    }
+
+    /// The two words of the descriptor at an index within the ring.
+    #[inline]
+    pub(super) fn words(&self, index: u16) -> (u64, u64) {
+        let control = Cell::load(self.control(index), Ordering::Relaxed);
+        (self.descriptor(index, control).address, control)
+    }
+
+    /// Writes a descriptor that the driver had made available, and may not look at before it is
+    /// used, anew.
+    pub(super) fn put_back(&mut self, index: u16, low: u64, high: u64) {
+        Cell::store(self.address(index), low, Ordering::Relaxed);
+        Cell::store(self.control(index), high, Ordering::Release);
+    }
+
     pub(crate) fn resume(&mut self, old: &Self) {
         // The front end can't change the size of a ring that runs; a place is never out of it.
         if old.next.index < self.layout.size {
@@ -152,14 +186,19 @@ impl PackedRing {
         unsafe { AtomicU64::from_ptr(self.layout.desc.add(16 * usize::from(index) + 8).cast()) }
     }
 
+    /// The first word of a descriptor: the buffer's address.
+    #[inline(always)]
+    fn address(&self, index: u16) -> &AtomicU64 {
+        debug_assert!(index < self.layout.size);
+        // SAFETY: as for `control`.
+        unsafe { AtomicU64::from_ptr(self.layout.desc.add(16 * usize::from(index)).cast()) }
+    }
+
     /// The whole descriptor whose second word was read.
     #[inline(always)]
     fn descriptor(&self, index: u16, control: u64) -> Descriptor {
-        // SAFETY: as for `control`.
-        let address =
-            unsafe { AtomicU64::from_ptr(self.layout.desc.add(16 * usize::from(index)).cast()) };
         Descriptor {
-            address: Cell::load(address, Ordering::Relaxed),
+            address: Cell::load(self.address(index), Ordering::Relaxed),
             len: control as u32,
             flags: (control >> 48) as u16,
             next: 0,
@@ -352,6 +391,12 @@ impl PackedRing {
             Direction::Writable => at.used() | DESC_WRITE,
         };
         u64::from(chain.written) | u64::from(chain.head) << 32 | u64::from(flags) << 48
+    }
+
+    /// Marks the whole ring.
+    pub(super) fn mark_all(&self, log: &RingLog) {
+        let bytes = 16 * u64::from(self.layout.size);
+        log.mark_ring(self.memory(), self.layout.desc, 0, bytes);
     }
 
     pub(crate) fn mark_published(&self, log: &RingLog, chains: &[Chain]) {

@@ -106,6 +106,10 @@ pub(crate) struct SplitRing {
     event_index: bool,
     /// Nothing was published yet: a ring that starts always tells.
     fresh: bool,
+    /// Chains that a back end before us took out of their order and did not give back. They come
+    /// first, and stand for as many entries of the available ring, which begin with `resubmitted_at`.
+    resubmitted: Vec<u16>,
+    resubmitted_at: u16,
 }
 
 // SAFETY: the pointers lead into the buffers' memory, which travels along; one thread at a time
@@ -131,6 +135,8 @@ impl SplitRing {
             seen: used,
             event_index: features & feature::EVENT_IDX != 0,
             fresh: true,
+            resubmitted: Vec::new(),
+            resubmitted_at: used,
         }
     }
 
@@ -146,10 +152,45 @@ impl SplitRing {
         self.buffers.missed()
     }
 
-    pub(crate) fn resume(&mut self, old: &Self) {
+    pub(crate) fn resume(&mut self, old: &mut Self) {
         self.state = old.state;
         self.seen = old.state.next_avail;
         self.fresh = old.fresh;
+        self.resubmitted = std::mem::take(&mut old.resubmitted);
+        self.resubmitted_at = old.resubmitted_at;
+    }
+
+    pub(super) fn size(&self) -> u16 {
+        self.layout.size
+    }
+
+    /// Chains that the driver has made available and that were not given back.
+    pub(super) fn waiting(&self) -> u16 {
+        // SAFETY: the layout was checked, and the memory is mapped.
+        let index = unsafe { load_u16(self.layout.avail.add(2), Ordering::Acquire) };
+        index.wrapping_sub(self.state.next_used)
+    }
+
+    /// Has these chains, whose heads are below the queue's size and which are no more than
+    /// [`waiting`](Self::waiting), come first.
+    pub(super) fn resubmit(&mut self, heads: Vec<u16>) {
+        self.resubmitted = heads;
+        self.resubmitted_at = self.state.next_used;
+    }
+
+    /// Puts resubmitted chains in the place of what the available ring says from entry `next` on.
+    #[cold]
+    #[inline(never)]
+    fn substitute(&mut self, next: u16, heads: &mut [u16]) {
+        let start = self.resubmitted_at;
+        if usize::from(self.state.next_avail.wrapping_sub(start)) >= self.resubmitted.len() {
+            self.resubmitted.clear();
+            return;
+        }
+        let done = usize::from(next.wrapping_sub(start)).min(self.resubmitted.len());
+        for (head, resubmitted) in heads.iter_mut().zip(&self.resubmitted[done..]) {
+            *head = *resubmitted;
+        }
     }
 
     fn mask(&self) -> u16 {
@@ -192,6 +233,9 @@ impl SplitRing {
             if i % 4 == 0 {
                 copy::prefetch_read(self.layout.desc.wrapping_add(16 * usize::from(*head)));
             }
+        }
+        if !self.resubmitted.is_empty() {
+            self.substitute(next, &mut heads[..count]);
         }
         let mut heads = &heads[..count];
         loop {
