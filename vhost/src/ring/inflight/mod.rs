@@ -10,6 +10,8 @@
 //! The region is the front end's to write. It is read when a queue starts, each word once, and
 //! checked; while the queue runs it is only written.
 
+#[cfg(test)]
+mod foreign;
 mod packed;
 mod split;
 #[cfg(test)]

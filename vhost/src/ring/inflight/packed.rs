@@ -178,8 +178,7 @@ impl Tracker {
             region.put(at + 8, counter);
             region.put(at, state(1, [head + 1, free - 1, chain.slots]));
         }
-        // From here on they are in flight, then they are free again once the driver sees them.
-        region.put_header([free; 2]);
+        // From here on they are in flight; they are free again once the driver sees them.
         region.put_header([0, free]);
         region.put_places([place, ring.place()]);
     }
