@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use chainplane_tests::{Chainplane, Guest, Nic, Process, Result, Workspace, program};
 use chainplane_vhost::driver::{DriverPair, FrontEnd, FrontEndConfig};
-use chainplane_vhost::net::NetHeader;
+use chainplane_vhost::net::{NetHeader, feature};
 
 use crate::{GUEST, Test};
 
@@ -18,9 +18,29 @@ pub const TESTS: &[Test] = &[
         run: back_end_killed_split,
     },
     Test {
+        name: "restarts::back_end_killed_split_inflight",
+        needs: &[],
+        run: back_end_killed_split_inflight,
+    },
+    Test {
+        name: "restarts::back_end_killed_packed",
+        needs: &[],
+        run: back_end_killed_packed,
+    },
+    Test {
+        name: "restarts::back_end_killed_packed_in_order",
+        needs: &[],
+        run: back_end_killed_packed_in_order,
+    },
+    Test {
         name: "restarts::driver_killed",
         needs: &[],
         run: driver_killed,
+    },
+    Test {
+        name: "restarts::driver_killed_packed",
+        needs: &[],
+        run: driver_killed_packed,
     },
     Test {
         name: "restarts::guests_survive_kills",
@@ -40,6 +60,8 @@ const KILLS: usize = 100;
 const LIMIT: Duration = Duration::from_secs(20);
 /// Set for a copy of this program that plays a driver to be killed: the path of its socket.
 const DRIVER: &str = "CHAINPLANE_TEST_DRIVER";
+/// The same: features that it asks for beside the usual ones.
+const DRIVER_FEATURES: &str = "CHAINPLANE_TEST_DRIVER_FEATURES";
 /// Frames that one kill may lose or send twice at most: those that were inside, in batches and send
 /// queues, and those that the guest was not yet told of.
 const INSIDE: u64 = 512;
@@ -239,11 +261,40 @@ fn back_end_killed_split() -> Result<()> {
     kill_back_end(0, |config| config)
 }
 
+/// The front ends keep what is in flight.
+fn tracked(config: FrontEndConfig) -> FrontEndConfig {
+    FrontEndConfig {
+        inflight: true,
+        ..config
+    }
+}
+
+fn back_end_killed_split_inflight() -> Result<()> {
+    kill_back_end(0, tracked)
+}
+
+fn back_end_killed_packed() -> Result<()> {
+    kill_back_end(feature::RING_PACKED, tracked)
+}
+
+fn back_end_killed_packed_in_order() -> Result<()> {
+    kill_back_end(feature::RING_PACKED | feature::IN_ORDER, tracked)
+}
+
+fn with(socket: PathBuf, features: u64) -> FrontEndConfig {
+    let config = tracked(FrontEndConfig::new(socket));
+    FrontEndConfig {
+        features: config.features | features,
+        ..config
+    }
+}
+
 /// Plays a driver that floods a port until it is killed, if the environment says that this program
 /// was started for that.
 pub fn play_driver() -> Option<ExitCode> {
     let socket = PathBuf::from(env::var_os(DRIVER)?);
-    let Ok((_front_end, mut pairs)) = FrontEnd::connect(FrontEndConfig::new(socket)) else {
+    let more: u64 = env::var(DRIVER_FEATURES).ok()?.parse().ok()?;
+    let Ok((_front_end, mut pairs)) = FrontEnd::connect(with(socket, more)) else {
         return Some(ExitCode::FAILURE);
     };
     for number in 0.. {
@@ -258,13 +309,14 @@ pub fn play_driver() -> Option<ExitCode> {
 
 /// Kills the driver of one port again and again, as a VMM dies; the driver of the other one notices
 /// nothing but missing frames.
-fn driver_killed() -> Result<()> {
+fn kill_driver(features: u64) -> Result<()> {
     let files = Workspace::new()?;
     let chainplane = Chainplane::start(&files, None, YAML)?;
-    let mut right = Side::connect(FrontEndConfig::new(files.path("right.sock")))?;
+    let mut right = Side::connect(with(files.path("right.sock"), features))?;
     for round in 0..KILLS {
         let mut command = program(env::current_exe()?);
         command.env(DRIVER, files.path("left.sock"));
+        command.env(DRIVER_FEATURES, features.to_string());
         let mut left = Process::start("driver", command)?;
         let (end, mut seen) = (Instant::now() + LIMIT, 0);
         // Each driver counts from 0.
@@ -281,6 +333,14 @@ fn driver_killed() -> Result<()> {
         assert_eq!(right.bad(), 0, "a bad descriptor after kill {round}");
     }
     chainplane.stop()
+}
+
+fn driver_killed() -> Result<()> {
+    kill_driver(0)
+}
+
+fn driver_killed_packed() -> Result<()> {
+    kill_driver(feature::RING_PACKED)
 }
 
 /// Kills chainplane under a TCP connection between two guests; one of them listens for chainplane,

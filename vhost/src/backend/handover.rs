@@ -92,13 +92,30 @@ impl PairShared {
 
     /// Control side: hands a setup over and waits, at most `patience`, until the worker works
     /// with it. True if nothing of the old setup is in use any more.
-    pub(crate) fn hand_over(&self, setup: PairSetup, wake: &dyn Fn(), patience: Duration) -> bool {
+    pub(crate) fn hand_over(
+        &self,
+        mut setup: PairSetup,
+        wake: &dyn Fn(),
+        patience: Duration,
+    ) -> bool {
         let (generation, must_wait) = {
             let mut mailbox = self.lock();
             if mailbox.gone {
                 return true;
             }
             mailbox.generation += 1;
+            // What a ring was opened with, and its worker has not come to take, goes along.
+            for (new, old) in setup
+                .iter_mut()
+                .zip(mailbox.setup.take().into_iter().flatten())
+            {
+                if let (Some(new), Some(mut old)) = (new, old) {
+                    if new.epoch == old.epoch {
+                        new.resume(&mut old);
+                    }
+                    mailbox.returned.push(old);
+                }
+            }
             mailbox.setup = Some(setup);
             self.wanted.store(mailbox.generation, Ordering::Release);
             // A worker that took nothing yet holds nothing, and may take its time.

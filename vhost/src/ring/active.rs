@@ -156,7 +156,7 @@ impl Started {
     }
 
     /// Goes on where `old`, the same ring as it was set up before, stood.
-    fn resume(&mut self, old: &mut Self) {
+    pub(crate) fn resume(&mut self, old: &mut Self) {
         self.ring.resume(&mut old.ring);
         if let (Some(inflight), Some(old)) = (&mut self.inflight, &old.inflight) {
             inflight.resume(old);
