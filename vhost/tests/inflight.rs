@@ -4,7 +4,7 @@ mod common;
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use chainplane_vhost::backend::DeviceConfig;
 use chainplane_vhost::driver::{DriverPair, FrontEnd, FrontEndConfig};
@@ -96,10 +96,10 @@ fn packed_queues_are_lost_without_it() {
 fn queues_that_stop_and_start_and_change() {
     let (_dir, path) = socket();
     let echo = Echo::start(device(&path));
-    let (mut front_end, mut pairs) = FrontEnd::connect(config(&path, 0)).expect("connects");
+    let (mut front_end, _) = FrontEnd::connect(config(&path, 0)).expect("connects");
     let plain = front_end.features();
     for features in FORMATS.into_iter().cycle().take(8) {
-        pairs = front_end.restart(plain | features).expect("restarts");
+        let mut pairs = front_end.restart(plain | features).expect("restarts");
         ping_all(&mut pairs);
         let bases = front_end.stop().expect("stops");
         front_end.resume(&pairs, &bases).expect("goes on");
@@ -193,7 +193,6 @@ fn areas_that_are_asked_for() {
                 assert_eq!((said.num_queues, said.queue_size), (queues, entries));
                 let meta = file.metadata().expect("a file");
                 assert_eq!(said.mmap_offset + said.mmap_size, meta.len());
-                use std::os::unix::fs::MetadataExt;
                 assert_eq!(meta.blocks(), 0, "memory was taken before it was needed");
             }
             Err(_) => assert!(!good, "{queues} {entries}"),

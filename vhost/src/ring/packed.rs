@@ -144,20 +144,29 @@ impl PackedRing {
         self.next
     }
 
-    /// Goes on from a place, which is within the ring.
+    /// Goes on from a place.
+    ///
+    /// # Panics
+    /// If it is not in the ring; so do the others that are told a place.
     pub(super) fn go_to(&mut self, place: Place) {
-        debug_assert!(place.index < self.layout.size);
+        self.check(place.index);
         (self.next, self.parsed, self.ahead) = (place, place, 0);
     }
 
-    /// The flags of the descriptor at a place within the ring.
+    fn check(&self, index: u16) {
+        assert!(index < self.layout.size, "outside the ring");
+    }
+
+    /// The flags of the descriptor at a place.
     pub(super) fn flags(&self, at: Place) -> u16 {
+        self.check(at.index);
         (Cell::load(self.control(at.index), Ordering::Acquire) >> 48) as u16
     }
 
-    /// The two words of the descriptor at an index within the ring.
+    /// The two words of a descriptor.
     #[inline]
     pub(super) fn words(&self, index: u16) -> (u64, u64) {
+        self.check(index);
         let control = Cell::load(self.control(index), Ordering::Relaxed);
         (self.descriptor(index, control).address, control)
     }
@@ -165,6 +174,7 @@ impl PackedRing {
     /// Writes a descriptor that the driver had made available, and may not look at before it is
     /// used, anew.
     pub(super) fn put_back(&mut self, index: u16, low: u64, high: u64) {
+        self.check(index);
         Cell::store(self.address(index), low, Ordering::Relaxed);
         Cell::store(self.control(index), high, Ordering::Release);
     }

@@ -156,7 +156,7 @@ impl SplitRing {
         self.state = old.state;
         self.seen = old.state.next_avail;
         self.fresh = old.fresh;
-        self.resubmitted = std::mem::take(&mut old.resubmitted);
+        self.resubmit(std::mem::take(&mut old.resubmitted));
         self.resubmitted_at = old.resubmitted_at;
     }
 
@@ -171,9 +171,10 @@ impl SplitRing {
         index.wrapping_sub(self.state.next_used)
     }
 
-    /// Has these chains, whose heads are below the queue's size and which are no more than
-    /// [`waiting`](Self::waiting), come first.
-    pub(super) fn resubmit(&mut self, heads: Vec<u16>) {
+    /// Has these chains, no more than [`waiting`](Self::waiting), come first. Heads that the table
+    /// does not have are left out.
+    pub(super) fn resubmit(&mut self, mut heads: Vec<u16>) {
+        heads.retain(|head| *head < self.layout.size);
         self.resubmitted = heads;
         self.resubmitted_at = self.state.next_used;
     }
@@ -260,8 +261,8 @@ impl SplitRing {
         };
         let table = self.layout.desc;
         heads.iter().map_while(move |&head| {
-            // SAFETY: `parse` checked that the head is below the queue's size, and the table is
-            // aligned and mapped.
+            // SAFETY: `parse`, or `resubmit`, checked that the head is below the queue's size, and
+            // the table is aligned and mapped.
             let descriptor = unsafe { load_descriptor(table, head) };
             let flags = descriptor.flags & (DESC_NEXT | DESC_INDIRECT | DESC_WRITE);
             (flags == shape).then_some(Plain {
