@@ -272,7 +272,7 @@ proptest! {
             perhaps: BTreeSet::new(),
         };
         serve(&mut foreign, &mut sending, &steps, stores);
-        let device = super::tests::start_after(deaths, || world.from_guest());
+        let device = super::tests::start_after(deaths, || world.reader());
         let Foreign { given, perhaps, .. } = foreign;
         sending.finish_after(device, &given, &perhaps);
     }

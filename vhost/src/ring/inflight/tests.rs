@@ -94,13 +94,13 @@ impl World {
         }
     }
 
-    pub(super) fn from_guest(&self) -> FromGuest {
+    pub(super) fn reader(&self) -> FromGuest {
         let mut from = FromGuest::new(Arc::new(RingReport::default()), None);
         from.install(Some(self.start(Direction::Readable)));
         from
     }
 
-    fn to_guest(&self) -> ToGuest {
+    fn writer(&self) -> ToGuest {
         let mut to = ToGuest::new(Arc::new(RingReport::default()), None);
         to.install(Some(self.start(Direction::Writable)));
         to
@@ -286,14 +286,14 @@ fn a_burst_dies_at_every_store() {
             while !ended {
                 let world = World::new(16, features | indirect);
                 let mut sending = Sending::new(&world);
-                let mut device = world.from_guest();
+                let mut device = world.reader();
                 // The ring's end is within the second burst.
                 sending.send(&[20, 200, 20]);
                 sending.poll(&mut device, MOST);
                 sending.send(&[100, 20, 150, 20]);
                 ended = fuse::within(stores, || sending.poll(&mut device, MOST)).is_some();
                 drop(device);
-                sending.finish(start_at_last(|| world.from_guest()));
+                sending.finish(start_at_last(|| world.reader()));
                 stores += 1;
             }
             assert!(stores > 8, "{features:#x}: only {stores} stores");
@@ -309,13 +309,13 @@ fn a_delivery_dies_at_every_store() {
         while !ended {
             let world = World::new(8, features);
             let mut receiving = Receiving::new(&world);
-            let mut device = world.to_guest();
+            let mut device = world.writer();
             receiving.deliver(&mut device, &[20, 150, 40]);
             receiving.receive();
             let deliver = || receiving.deliver(&mut device, &[100, 20, 40]);
             ended = fuse::within(stores, deliver).is_some();
             drop(device);
-            receiving.finish(start_at_last(|| world.to_guest()));
+            receiving.finish(start_at_last(|| world.writer()));
             stores += 1;
         }
         assert!(stores > 8, "{features:#x}: only {stores} stores");
@@ -370,7 +370,7 @@ proptest! {
         let (world, other) = (World::new(size, features), World::new(size, features));
         let mut sending = Sending::new(&world);
         let mut receiving = Receiving::new(&other);
-        let (mut from, mut to) = (world.from_guest(), other.to_guest());
+        let (mut from, mut to) = (world.reader(), other.writer());
         for step in steps {
             match step {
                 Step::Drive(lens) => {
@@ -384,8 +384,8 @@ proptest! {
                 Step::Die(stores, max, lens, deaths) => {
                     fuse::within(stores, || sending.poll(&mut from, max));
                     fuse::within(stores, || receiving.deliver(&mut to, &lens));
-                    from = start_after(deaths, || world.from_guest());
-                    to = start_after(deaths, || other.to_guest());
+                    from = start_after(deaths, || world.reader());
+                    to = start_after(deaths, || other.writer());
                 }
             }
         }
