@@ -236,6 +236,24 @@ impl Mapping {
         unsafe { copy::copy(bytes.as_ptr(), to, bytes.len()) }
     }
 
+    /// Asks for the cache line at `offset`, to read it soon.
+    ///
+    /// # Panics
+    /// If it is outside.
+    #[inline]
+    pub(crate) fn prefetch_read(&self, offset: usize) {
+        copy::prefetch_read(self.at(offset, 1));
+    }
+
+    /// Asks for the cache line at `offset`, to write it soon.
+    ///
+    /// # Panics
+    /// If it is outside.
+    #[inline]
+    pub(crate) fn prefetch_write(&self, offset: usize) {
+        copy::prefetch_write(self.at(offset, 1));
+    }
+
     /// Takes a little-endian value out of memory, leaving 0, in one step.
     ///
     /// # Panics

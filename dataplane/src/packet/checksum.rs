@@ -34,10 +34,21 @@ impl Sum {
             let (sum, carry) = lanes.overflowing_add(word);
             lanes = sum + u64::from(carry);
         }
-        let mut last = [0u8; 8];
-        last[..chunks.remainder().len()].copy_from_slice(chunks.remainder());
-        let (sum, carry) = lanes.overflowing_add(u64::from_ne_bytes(last));
-        let native = fold(sum) as u64 + u64::from(carry);
+        // A copy of so few bytes would cost a call.
+        let mut tail = 0u64;
+        let mut rest = chunks.remainder();
+        if let Some((bytes, after)) = rest.split_first_chunk() {
+            tail += u64::from(u32::from_ne_bytes(*bytes));
+            rest = after;
+        }
+        if let Some((bytes, after)) = rest.split_first_chunk() {
+            tail += u64::from(u16::from_ne_bytes(*bytes));
+            rest = after;
+        }
+        if let Some(byte) = rest.first() {
+            tail += u64::from(u16::from_ne_bytes([*byte, 0]));
+        }
+        let native = u64::from(fold(lanes)) + u64::from(fold(tail));
         Self(self.0 + u64::from(u16::from_be_bytes(fold(native).to_ne_bytes())))
     }
 

@@ -49,6 +49,18 @@ impl Common {
     }
 }
 
+impl Common {
+    /// Writes a descriptor unless that is what is there: a line that nobody writes stays in the
+    /// device's cache.
+    #[inline]
+    pub(super) fn renew_descriptor(&self, at: usize, offset: usize, control: u64) {
+        let address = GUEST_BASE + offset as u64;
+        if self.memory.load_u64(at) != address || self.memory.load_u64(at + 8) != control {
+            self.write_descriptor(at, offset, control);
+        }
+    }
+}
+
 /// A virtqueue as its driver sees it.
 #[derive(Debug)]
 pub(super) struct DriverRing {
@@ -194,6 +206,15 @@ impl DriverRing {
             self.look();
         }
         self.done.get(ahead).copied()
+    }
+
+    /// Used chains, up to `max`, that can be taken.
+    #[inline]
+    pub(super) fn ready(&mut self, max: usize) -> usize {
+        if self.done.len() < max {
+            self.look();
+        }
+        self.done.len().min(max)
     }
 
     /// Takes the next used chain.

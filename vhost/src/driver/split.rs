@@ -49,7 +49,7 @@ impl SplitDriver {
             let next = ids.get(index + 1).filter(|_| index + 1 < pieces.len());
             let control = Self::control(*len, flags, next.copied());
             let desc = common.layout.desc + 16 * usize::from(ids[index]);
-            common.write_descriptor(desc, *at, control);
+            common.renew_descriptor(desc, *at, control);
         }
         self.offer_head(common, ids[0]);
     }
@@ -57,7 +57,10 @@ impl SplitDriver {
     /// Offers a chain whose descriptors are written.
     pub(super) fn offer_head(&mut self, common: &Common, head: u16) {
         let at = common.layout.avail + 4 + 2 * Self::slot(common, self.next_avail);
-        common.memory.store_u16(at, head);
+        // What stays as it is stays in the device's cache.
+        if common.memory.load_u16(at) != head {
+            common.memory.store_u16(at, head);
+        }
         self.next_avail = self.next_avail.wrapping_add(1);
     }
 

@@ -81,6 +81,11 @@ impl MemoryEnd {
     }
 
     #[inline]
+    pub fn has_room(&self) -> bool {
+        self.out.borrow().count < CAPACITY
+    }
+
+    #[inline]
     pub fn send(&mut self, _queue: usize, head: &[u8; HEAD], len: usize) -> bool {
         let write = |buffer: &mut [u8]| buffer[..HEAD].copy_from_slice(head);
         self.out.borrow_mut().push(len, write)

@@ -76,6 +76,24 @@ impl Endpoint {
         each!(self, end => end.set_fill(fill));
     }
 
+    /// Brings near what the next frames are written to, of which there will be so many.
+    #[inline]
+    pub fn prepare(&mut self, frames: usize) {
+        if let Self::Vhost(end) = self {
+            end.prepare(frames);
+        }
+    }
+
+    /// Whether a frame of `len` bytes has room in a queue, as far as that is known beforehand.
+    #[inline]
+    pub fn has_room(&mut self, queue: usize, len: usize) -> bool {
+        match self {
+            Self::Vhost(end) => end.has_room(queue, len),
+            Self::Memory(end) => end.has_room(),
+            Self::Interface(_) => true,
+        }
+    }
+
     /// Queues a frame of `len` bytes that starts with `head` and goes on with the fill; false if there is no room.
     #[inline]
     pub fn send(&mut self, queue: usize, head: &[u8; HEAD], len: usize) -> bool {
@@ -93,10 +111,20 @@ impl Endpoint {
         each!(self, end => end.flush());
     }
 
-    /// Hands up to `max` frames of each queue to `take`; tells how many.
+    /// Hands up to `max` frames of each queue to `take`; tells how many. Where frames come in bursts, `ahead` sees each a
+    /// little earlier, and can bring near what `take` will need.
     #[inline]
-    pub fn receive(&mut self, max: usize, take: impl FnMut(&[u8])) -> usize {
-        each!(self, end => end.receive(max, take))
+    pub fn receive(
+        &mut self,
+        max: usize,
+        ahead: impl FnMut(&[u8]),
+        take: impl FnMut(&[u8]),
+    ) -> usize {
+        match self {
+            Self::Vhost(end) => end.receive(max, ahead, take),
+            Self::Interface(end) => end.receive(max, take),
+            Self::Memory(end) => end.receive(max, take),
+        }
     }
 
     /// Whether the other side is still there.

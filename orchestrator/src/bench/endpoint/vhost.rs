@@ -16,6 +16,8 @@ use crate::bench::traffic::fill::{Fill, MAX_FRAME};
 use crate::bench::traffic::head::HEAD;
 use crate::bench::trial::BenchError;
 
+/// Bytes of a buffer: an odd number of cache lines, so that the beginnings of all buffers share out the whole cache.
+const BUFFER: u32 = 33 * 64;
 /// From one look at the user's wish, and at the socket, to the next.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -27,8 +29,6 @@ pub struct VhostEnd {
     pairs: Vec<DriverPair>,
     link: UnixStream,
     options: VhostOptions,
-    /// A frame; behind the head it is always the fill.
-    frame: Vec<u8>,
 }
 
 impl VhostEnd {
@@ -63,7 +63,6 @@ impl VhostEnd {
             pairs,
             link,
             options: options.clone(),
-            frame: vec![0; MAX_FRAME],
         })
     }
 
@@ -98,14 +97,27 @@ impl VhostEnd {
     }
 
     pub fn set_fill(&mut self, fill: &Fill) {
-        self.frame.copy_from_slice(fill.bytes());
+        for pair in &mut self.pairs {
+            pair.transmit.set_stencil(fill.bytes());
+        }
+    }
+
+    #[inline]
+    pub fn prepare(&mut self, frames: usize) {
+        let queues = self.pairs.len();
+        for pair in &mut self.pairs {
+            pair.transmit.prepare(frames.div_ceil(queues));
+        }
+    }
+
+    #[inline]
+    pub fn has_room(&mut self, queue: usize, len: usize) -> bool {
+        self.pairs[queue].transmit.has_room(len)
     }
 
     #[inline]
     pub fn send(&mut self, queue: usize, head: &[u8; HEAD], len: usize) -> bool {
-        self.frame[..HEAD].copy_from_slice(head);
-        let transmit = &mut self.pairs[queue].transmit;
-        transmit.send(NetHeader::default(), &self.frame[..len])
+        self.pairs[queue].transmit.send_head(head, len)
     }
 
     pub fn send_whole(&mut self, frame: &[u8]) -> bool {
@@ -120,10 +132,16 @@ impl VhostEnd {
     }
 
     #[inline]
-    pub fn receive(&mut self, max: usize, mut take: impl FnMut(&[u8])) -> usize {
+    pub fn receive(
+        &mut self,
+        max: usize,
+        mut ahead: impl FnMut(&[u8]),
+        mut take: impl FnMut(&[u8]),
+    ) -> usize {
         let mut count = 0;
         for pair in &mut self.pairs {
-            count += pair.receive.receive(max, |_, frame| take(frame));
+            let take = |_, frame: &[u8]| take(frame);
+            count += pair.receive.receive_ahead(max, &mut ahead, take);
         }
         count
     }
@@ -302,6 +320,7 @@ fn config(socket: &Path, options: &VhostOptions) -> FrontEndConfig {
     config.queue_pairs = options.queues;
     config.queue_size = options.ring;
     config.huge_pages = true;
+    config.transmit_buffer = BUFFER;
     config.features = feature::VERSION_1 | feature::INDIRECT_DESC;
     if options.packed {
         config.features |= feature::RING_PACKED;
@@ -311,8 +330,9 @@ fn config(socket: &Path, options: &VhostOptions) -> FrontEndConfig {
     }
     if options.mergeable {
         config.features |= feature::MRG_RXBUF;
+        config.receive_buffer = BUFFER;
     } else {
-        config.receive_buffer = (MAX_FRAME + NetHeader::LEN).next_multiple_of(64) as u32;
+        config.receive_buffer = (MAX_FRAME + NetHeader::LEN).next_multiple_of(64) as u32 | 64;
     }
     config
 }

@@ -101,7 +101,7 @@ impl<'a> Wire<'a> {
     /// many.
     pub fn receive(&mut self, end: usize, inbox: &mut Inbox) -> usize {
         inbox.count = 0;
-        self.ends[end].receive(64, |frame| inbox.push(frame))
+        self.ends[end].receive(64, |_| {}, |frame| inbox.push(frame))
     }
 
     /// Whether both other sides are still there.

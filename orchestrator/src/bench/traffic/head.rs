@@ -50,13 +50,23 @@ impl Frame {
     /// window, so that a stateful function which looks at windows lets them pass, whatever is lost.
     #[inline]
     pub fn write(&self, head: &mut [u8; HEAD], fill: &Fill) {
-        let Tuple { v6, tcp, .. } = self.tuple;
-        let (l4, payload) = (L3 + if v6 { 40 } else { 20 }, header_len(v6, tcp));
+        match (self.tuple.v6, self.tuple.tcp) {
+            (false, false) => self.write_as::<false, false>(head, fill),
+            (false, true) => self.write_as::<false, true>(head, fill),
+            (true, false) => self.write_as::<true, false>(head, fill),
+            (true, true) => self.write_as::<true, true>(head, fill),
+        }
+    }
+
+    /// Of one version and transport, so that all places are constants.
+    #[inline]
+    fn write_as<const V6: bool, const TCP: bool>(&self, head: &mut [u8; HEAD], fill: &Fill) {
+        let (l4, payload) = (L3 + if V6 { 40 } else { 20 }, header_len(V6, TCP));
         head[..6].copy_from_slice(&self.macs[0].0);
         head[6..12].copy_from_slice(&self.macs[1].0);
         let addresses = self.tuple.address_sum();
-        let next = if tcp { protocol::TCP } else { protocol::UDP };
-        let ty = if v6 {
+        let next = if TCP { protocol::TCP } else { protocol::UDP };
+        let ty = if V6 {
             self.ipv6(head, next);
             ethertype::IPV6
         } else {
@@ -64,16 +74,16 @@ impl Frame {
             ethertype::IPV4
         };
         head[12..14].copy_from_slice(&ty.to_be_bytes());
-        let sum = if tcp {
+        let sum = if TCP {
             self.tcp(head, l4)
         } else {
             self.udp(head, l4)
         };
         let stamp = self.stamp.to_bytes();
-        head[payload..payload + Stamp::LEN].copy_from_slice(&stamp);
         let end = payload + Stamp::LEN;
+        head[payload..end].copy_from_slice(&stamp);
         head[end..].copy_from_slice(&fill.bytes()[end..HEAD]);
-        let (at, zero) = if tcp { (l4 + 16, 0) } else { (l4 + 6, 0xffff) };
+        let (at, zero) = if TCP { (l4 + 16, 0) } else { (l4 + 6, 0xffff) };
         let sum = transport_sum(addresses, next, self.len - l4, sum)
             .plus_bytes(&stamp)
             .plus(fill.sum(end, self.len).folded());

@@ -3,7 +3,7 @@
 use chainplane_dataplane::packet::{Mac, Sum, ethertype, protocol};
 
 use super::fill::Fill;
-use super::head::{header_len, transport_sum};
+use super::head::{header_len, shortest, transport_sum};
 use super::stamp::Stamp;
 use super::tuple::Tuple;
 
@@ -40,11 +40,24 @@ pub fn macs(frame: &[u8]) -> [Mac; 2] {
     [mac(0), mac(6)]
 }
 
+/// The flow that a frame is likely of, unchecked.
+#[inline]
+pub fn flow(frame: &[u8]) -> Option<u32> {
+    let v6 = frame.get(12..14)? == ethertype::IPV6.to_be_bytes();
+    let tcp = *frame.get(if v6 { 20 } else { 23 })? == protocol::TCP;
+    Stamp::flow_at(frame.get(header_len(v6, tcp)..)?)
+}
+
 /// Looks at a frame whose packets are filled with `fill`.
 #[inline]
 pub fn look(frame: &[u8], fill: &Fill) -> Seen {
     match parse(frame) {
-        Parsed::Transport(tuple, sound) => judge(frame, fill, tuple, sound),
+        Parsed::Transport(tuple, sound) => match (tuple.v6, tuple.tcp) {
+            (false, false) => judge::<false, false>(frame, fill, tuple, sound),
+            (false, true) => judge::<false, true>(frame, fill, tuple, sound),
+            (true, false) => judge::<true, false>(frame, fill, tuple, sound),
+            (true, true) => judge::<true, true>(frame, fill, tuple, sound),
+        },
         Parsed::Control => Seen::Control,
         Parsed::Unknown => salvage(frame).map_or(Seen::Broken, Seen::Damaged),
     }
@@ -120,38 +133,34 @@ fn transport(frame: &[u8], next: u8, mut tuple: Tuple, sound: bool) -> Parsed {
     Parsed::Transport(tuple, sound)
 }
 
+/// Looks at a packet of one version and transport, so that all places are constants.
 #[inline]
-fn judge(frame: &[u8], fill: &Fill, tuple: Tuple, sound: bool) -> Seen {
-    let payload = header_len(tuple.v6, tuple.tcp);
-    let (l4, end) = (if tuple.v6 { 54 } else { 34 }, payload + Stamp::LEN);
-    let stamp = frame.get(payload..).and_then(Stamp::read);
-    let next = if tuple.tcp {
-        protocol::TCP
-    } else {
-        protocol::UDP
-    };
+fn judge<const V6: bool, const TCP: bool>(
+    frame: &[u8],
+    fill: &Fill,
+    tuple: Tuple,
+    sound: bool,
+) -> Seen {
+    let (l4, end) = (if V6 { 54 } else { 34 }, shortest(V6, TCP));
+    let stamp = frame.get(end - Stamp::LEN..).and_then(Stamp::read);
+    let next = if TCP { protocol::TCP } else { protocol::UDP };
     let Some(stamp) = stamp else {
-        // Its own checksum tells a stranger's packet from one of ours that was damaged.
-        let sum = Sum::default().plus_bytes(&frame[l4..]);
-        let sum = transport_sum(tuple.address_sum(), next, frame.len() - l4, sum);
-        return match salvage(frame) {
-            Some(stamp) => Seen::Damaged(stamp),
-            None if sound && sum.folded() == 0xffff => Seen::Foreign,
-            None => Seen::Broken,
-        };
+        return stranger(frame, &frame[l4..], tuple, next, sound);
     };
-    let rest = fill.bytes().get(end..frame.len());
-    let sum = Sum::default().plus_bytes(&frame[l4..end]);
-    let sound = sound && rest == frame.get(end..) && {
-        let sum = sum.plus(fill.sum(end, frame.len()).folded());
+    let (headers, rest) = frame.split_at(end);
+    let filled = fill.bytes().get(end..frame.len());
+    let sound = sound && filled.is_some_and(|filled| is_same(rest, filled)) && {
+        let sum = Sum::default()
+            .plus_bytes(&headers[l4..])
+            .plus(fill.sum(end, frame.len()).folded());
         let sum = transport_sum(tuple.address_sum(), next, frame.len() - l4, sum);
         sum.folded() == 0xffff
     };
     // A length or an offset that lies keeps the sum if something else lies as much.
-    let lengths = if tuple.tcp {
-        frame[l4 + 12] == 0x50
+    let lengths = if TCP {
+        headers[l4 + 12] == 0x50
     } else {
-        usize::from(u16::from_be_bytes([frame[l4 + 4], frame[l4 + 5]])) == frame.len() - l4
+        usize::from(u16::from_be_bytes([headers[l4 + 4], headers[l4 + 5]])) == frame.len() - l4
     };
     if !sound || !lengths {
         return Seen::Damaged(stamp);
@@ -160,10 +169,28 @@ fn judge(frame: &[u8], fill: &Fill, tuple: Tuple, sound: bool) -> Seen {
         stamp,
         Head {
             tuple,
-            flags: if tuple.tcp { frame[l4 + 13] } else { 0 },
-            hops: frame[if tuple.v6 { 21 } else { 22 }],
+            flags: if TCP { headers[l4 + 13] } else { 0 },
+            hops: headers[if V6 { 21 } else { 22 }],
         },
     )
+}
+
+/// Whether bytes are the same. A call costs more than a few of them.
+#[inline]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() <= 8 { a.iter().eq(b) } else { a == b }
+}
+
+/// A packet that has no stamp where it should be: its own checksum tells a stranger's from one of ours that was damaged.
+#[cold]
+fn stranger(frame: &[u8], segment: &[u8], tuple: Tuple, next: u8, sound: bool) -> Seen {
+    let sum = Sum::default().plus_bytes(segment);
+    let sum = transport_sum(tuple.address_sum(), next, segment.len(), sum);
+    match salvage(frame) {
+        Some(stamp) => Seen::Damaged(stamp),
+        None if sound && sum.folded() == 0xffff => Seen::Foreign,
+        None => Seen::Broken,
+    }
 }
 
 /// A stamp at any place where one can be.
@@ -176,7 +203,7 @@ fn salvage(frame: &[u8]) -> Option<Stamp> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::head::{Frame, HEAD, shortest};
+    use super::super::head::{Frame, HEAD};
     use super::*;
     use chainplane_dataplane::packet::Mac;
     use etherparse::SlicedPacket;

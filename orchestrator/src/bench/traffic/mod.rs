@@ -1,5 +1,6 @@
 //! What is sent: sizes, flows, addresses.
 
+mod divisor;
 pub mod fill;
 pub mod head;
 pub mod look;
@@ -17,7 +18,8 @@ use std::path::PathBuf;
 
 use chainplane_dataplane::packet::Mac;
 
-pub use packets::{Capture, MAX_FLOWS, Packets};
+pub use divisor::Divisor;
+pub use packets::{Capture, Cursor, MAX_FLOWS, Packets};
 
 /// Everything that makes the packets of a trial. The same description gives the same packets.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::divisor::Divisor;
 use super::random::Random;
 use super::tuple::{Tuple, widen};
 use super::{IpVersions, Side, Sizes, Spread, Traffic, Transports, fill::Fill, head};
@@ -24,8 +25,49 @@ pub struct Packets {
     lengths: Vec<u16>,
     /// Of each flow of a capture file: IPv6, TCP.
     kinds: Vec<(bool, bool)>,
-    /// Different tuples that the two sides have.
-    capacity: u64,
+    by: Divisors,
+}
+
+/// What numbers of flows are divided by.
+struct Divisors {
+    /// Different tuples that the two sides have, as far as flows have numbers.
+    capacity: Divisor,
+    flows: Divisor,
+    /// Hosts and ports of the first side, and hosts of the second.
+    hosts: Divisor,
+    ports: Divisor,
+    servers: Divisor,
+}
+
+impl Divisors {
+    fn new(traffic: &Traffic) -> Self {
+        let [a, b] = &traffic.sides;
+        let capacity = capacity(traffic).min(u64::from(u32::MAX));
+        Self {
+            capacity: Divisor::new(capacity as u32),
+            flows: Divisor::new(traffic.flows),
+            hosts: Divisor::new(a.hosts),
+            ports: Divisor::new(65_536 - u32::from(a.port)),
+            servers: Divisor::new(b.hosts),
+        }
+    }
+}
+
+/// Different tuples that the two sides have.
+fn capacity(traffic: &Traffic) -> u64 {
+    let [a, b] = &traffic.sides;
+    u64::from(a.hosts) * (65_536 - u64::from(a.port)) * u64::from(b.hosts)
+}
+
+/// Where a direction is in the order of its packets: what comes next is found without a division.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// The packet's number.
+    pub index: u64,
+    /// The turn: a flow's place, the place of a draw or that of a packet of a capture.
+    turn: u32,
+    /// Where its length is.
+    length: u32,
 }
 
 /// Which flow's turn it is.
@@ -59,7 +101,7 @@ impl Packets {
             lengths: lengths(&traffic.sizes, &mut random),
             order: order(traffic, &mut random),
             kinds: Vec::new(),
-            capacity: 0,
+            by: Divisors::new(traffic),
             traffic: traffic.clone(),
         };
         if let Some(capture) = capture {
@@ -67,35 +109,78 @@ impl Packets {
             this.traffic.flows = this.kinds.len() as u32;
             this.order = Order::Replay(capture.packets);
         }
+        this.by = Divisors::new(&this.traffic);
         let [a, b] = &this.traffic.sides;
-        let ports = 65_536 - u64::from(a.port);
-        this.capacity = u64::from(a.hosts) * ports * u64::from(b.hosts);
-        if this.capacity < u64::from(this.traffic.flows) {
+        let capacity = capacity(&this.traffic);
+        if capacity < u64::from(this.traffic.flows) {
             let (hosts, flows) = (a.hosts, this.traffic.flows);
             return Err(BenchError::Arguments(format!(
-                "{hosts} hosts with ports from {} on, to {}, make {} flows, and {flows} are wanted: \
+                "{hosts} hosts with ports from {} on, to {}, make {capacity} flows, and {flows} are wanted: \
                  more hosts on the first side make more",
-                a.port, b.hosts, this.capacity
+                a.port, b.hosts
             )));
         }
         Ok(this)
     }
 
-    /// The flow and length of a direction's packet, by its number; `base` is the number of the oldest flow there is.
-    #[inline]
-    pub fn packet(&self, direction: usize, index: u64, base: u32) -> (u32, u16) {
+    /// The place of a direction's packet, by its number.
+    pub fn seek(&self, direction: usize, index: u64) -> Cursor {
         let flows = u64::from(self.traffic.flows);
-        let slot = match &self.order {
+        let turn = match &self.order {
             Order::Turns { stride, starts } => (index % flows * stride + starts[direction]) % flows,
-            Order::Draws(draws) => u64::from(draws[index as usize % DRAWS]),
-            Order::Replay(packets) => {
-                let packets = &packets[direction];
-                return packets[(index % packets.len() as u64) as usize];
-            }
+            Order::Draws(draws) => index % draws.len() as u64,
+            Order::Replay(packets) => index % packets[direction].len().max(1) as u64,
         };
-        let ahead = (slot + flows - u64::from(base) % flows) % flows;
-        let length = self.lengths[(index % self.lengths.len() as u64) as usize];
-        (base.wrapping_add(ahead as u32), length)
+        Cursor {
+            index,
+            turn: turn as u32,
+            length: (index % self.lengths.len() as u64) as u32,
+        }
+    }
+
+    /// Goes on to a direction's next packet.
+    #[inline]
+    pub fn advance(&self, direction: usize, cursor: &mut Cursor) {
+        let (step, turns) = match &self.order {
+            Order::Turns { stride, .. } => (*stride as u32, self.traffic.flows),
+            Order::Draws(draws) => (1, draws.len() as u32),
+            Order::Replay(packets) => (1, packets[direction].len() as u32),
+        };
+        cursor.index += 1;
+        cursor.turn += step;
+        if cursor.turn >= turns {
+            cursor.turn -= turns;
+        }
+        cursor.length += 1;
+        if cursor.length as usize == self.lengths.len() {
+            cursor.length = 0;
+        }
+    }
+
+    /// The flow and length of a direction's packet; `base` is the number of the oldest flow there is.
+    #[inline]
+    pub fn packet(&self, direction: usize, cursor: Cursor, base: u32) -> (u32, u16) {
+        let slot = match &self.order {
+            Order::Turns { .. } => cursor.turn,
+            Order::Draws(draws) => draws[cursor.turn as usize],
+            Order::Replay(packets) => return packets[direction][cursor.turn as usize],
+        };
+        let first = self.place(base);
+        let ahead = if slot >= first {
+            slot - first
+        } else {
+            slot + self.traffic.flows - first
+        };
+        (
+            base.wrapping_add(ahead),
+            self.lengths[cursor.length as usize],
+        )
+    }
+
+    /// Which of the flows that there are at a time a number stands for.
+    #[inline]
+    pub fn place(&self, flow: u32) -> u32 {
+        self.by.flows.remainder(flow)
     }
 
     /// Whether a direction has packets at all.
@@ -111,17 +196,17 @@ impl Packets {
     pub fn tuple(&self, flow: u32) -> Tuple {
         let (v6, tcp) = self.kind(flow);
         let [a, b] = &self.traffic.sides;
-        let number = u64::from(flow) % self.capacity;
-        let ports = 65_536 - u64::from(a.port);
-        let (host, rest) = (number % u64::from(a.hosts), number / u64::from(a.hosts));
-        let (port, round) = (rest % ports, rest / ports);
-        // The servers take turns from flow to flow; each round of the ports starts at another.
-        let server = (host + port + round) % u64::from(b.hosts);
+        let number = self.by.capacity.remainder(flow);
+        let (rest, host) = self.by.hosts.divide(number);
+        let (round, port) = self.by.ports.divide(rest);
+        // The servers take turns from flow to flow; each round of the ports starts at another. These are the digits of
+        // the number, so that their sum is no greater.
+        let server = self.by.servers.remainder(host + port + round);
         Tuple {
             v6,
             tcp,
-            src: address(a, v6, host as u32),
-            dst: address(b, v6, server as u32),
+            src: address(a, v6, host),
+            dst: address(b, v6, server),
             src_port: a.port + port as u16,
             dst_port: b.port,
         }

@@ -45,6 +45,13 @@ impl Stamp {
         bytes
     }
 
+    /// The flow that a stamp at the start of `bytes` would have, unchecked.
+    #[inline]
+    pub fn flow_at(bytes: &[u8]) -> Option<u32> {
+        let word = bytes.get(2..6)?.try_into().ok()?;
+        Some(u32::from_be_bytes(word) & !BACKWARD)
+    }
+
     /// The stamp at the start of `bytes`, if there is one and its check is right.
     #[inline]
     pub fn read(bytes: &[u8]) -> Option<Self> {

@@ -51,10 +51,22 @@ proptest! {
         prop_assert_eq!(a.fill.bytes(), b.fill.bytes());
         for index in (0..2000).map(|i| i * 7919) {
             for direction in 0..2 {
-                let packet = a.packet(direction, index, base);
-                prop_assert_eq!(packet, b.packet(direction, index, base));
+                let packet = a.packet(direction, a.seek(direction, index), base);
+                prop_assert_eq!(packet, b.packet(direction, b.seek(direction, index), base));
                 prop_assert_eq!(a.tuple(packet.0), b.tuple(packet.0));
                 prop_assert!(packet.0 >= base && packet.0 - base < traffic.flows);
+            }
+        }
+    }
+
+    #[test]
+    fn going_on_packet_by_packet_is_the_same_as_seeking(traffic in any_traffic(), start in 0u64..1 << 40) {
+        let packets = Packets::new(&traffic, None).unwrap();
+        for direction in 0..2 {
+            let mut cursor = packets.seek(direction, start);
+            for index in start..start + 20_000 {
+                prop_assert_eq!(cursor, packets.seek(direction, index));
+                packets.advance(direction, &mut cursor);
             }
         }
     }
@@ -77,7 +89,7 @@ fn uniform_flows_take_turns() {
         };
         let packets = Packets::new(&traffic, None).unwrap();
         let seen: HashSet<_> = (0..u64::from(flows))
-            .map(|index| packets.packet(0, index, 0).0)
+            .map(|index| packets.packet(0, packets.seek(0, index), 0).0)
             .collect();
         assert_eq!(seen.len(), flows as usize);
     }
@@ -93,7 +105,7 @@ fn zipf_draws_follow_their_shares() {
     let packets = Packets::new(&traffic, None).unwrap();
     let mut counts = vec![0u32; 1000];
     for index in 0..200_000 {
-        counts[packets.packet(0, index, 0).0 as usize] += 1;
+        counts[packets.packet(0, packets.seek(0, index), 0).0 as usize] += 1;
     }
     // The harmonic number of 1000 is 7.485.
     for rank in [1u32, 2, 10, 100] {
@@ -116,7 +128,7 @@ fn a_mix_has_its_shares() {
     let count = packets.lengths_len() as u64;
     let of = |size| {
         (0..count)
-            .filter(|index| packets.packet(0, *index, 0).1 == size)
+            .filter(|index| packets.packet(0, packets.seek(0, *index), 0).1 == size)
             .count() as u64
     };
     assert_eq!(

@@ -1,5 +1,6 @@
 //! The polled loop that sends by the clock and takes what comes.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -208,9 +209,15 @@ impl Engine {
         for (index, end) in self.ends.iter_mut().enumerate() {
             // The time at which the first of a burst was found.
             let mut now = None;
-            got += end.receive(64, |frame| {
-                scene.take(index, frame, *now.get_or_insert_with(&clock));
-            });
+            let scene = RefCell::new(&mut *scene);
+            got += end.receive(
+                64,
+                |frame| scene.borrow().expect(frame),
+                |frame| {
+                    let now = *now.get_or_insert_with(&clock);
+                    scene.borrow_mut().take(index, frame, now);
+                },
+            );
         }
         got
     }
@@ -347,14 +354,19 @@ impl Engine {
         };
         let end = &mut self.ends[direction];
         let queues = end.queues() as u32;
+        end.prepare(due);
         let mut count = 0;
         while count < due {
             let (index, at) = pacer.next(now);
-            let Some((flow, len)) = scene.write(direction, index, at, &mut self.head) else {
+            let Some((flow, len)) = scene.next(direction, index) else {
                 break;
             };
             let queue = if queues == 1 { 0 } else { flow % queues };
-            if !end.send(queue as usize, &self.head, len) {
+            // A packet that is made is sent: it may be the one that begins a connection.
+            if !end.has_room(queue as usize, len)
+                || !scene.write(direction, (flow, len), at, &mut self.head)
+                || !end.send(queue as usize, &self.head, len)
+            {
                 break;
             }
             pacer.sent();

@@ -1,7 +1,9 @@
 //! What the generator knows of each flow: how the target rewrites it, and what has come of it.
 
-use crate::bench::traffic::Packets;
+use chainplane_dataplane::prefetch::prefetch;
+
 use crate::bench::traffic::tuple::Tuple;
+use crate::bench::traffic::{Divisor, Packets};
 
 /// No flow has this number.
 const NONE: u32 = u32::MAX;
@@ -17,7 +19,9 @@ enum Known {
     Translated,
 }
 
+/// Never across two cache lines.
 #[derive(Clone, Copy)]
+#[repr(align(32))]
 struct Flow {
     /// The flow that has this place now.
     id: u32,
@@ -41,6 +45,7 @@ const EMPTY: Flow = Flow {
 /// All flows there are at a time. A new one takes the place of the one that it replaces.
 pub struct Flows {
     places: Vec<Flow>,
+    by: Divisor,
     /// Tuples as they arrive, made when the first of them is not as it was sent.
     translations: Vec<Tuple>,
     /// A flow whose packets have arrived.
@@ -52,6 +57,7 @@ impl Flows {
     pub fn new(count: u32) -> Self {
         Self {
             places: vec![EMPTY; count as usize],
+            by: Divisor::new(count),
             translations: Vec::new(),
             any: None,
         }
@@ -72,7 +78,13 @@ impl Flows {
 
     #[inline]
     fn place(&self, id: u32) -> usize {
-        (u64::from(id) % self.places.len() as u64) as usize
+        self.by.remainder(id) as usize
+    }
+
+    /// Brings near what is known of a flow.
+    #[inline]
+    pub fn prefetch(&self, id: u32) {
+        prefetch(&self.places[self.place(id)]);
     }
 
     /// Learns how a flow's packets arrive at the second endpoint; true if it was not known.

@@ -8,10 +8,10 @@ use hdrhistogram::Histogram;
 use super::flows::Flows;
 use super::ledger::{Fault, Ledger};
 use crate::bench::endpoint::neighbours::{Heard, hear};
-use crate::bench::traffic::Packets;
 use crate::bench::traffic::head::{Frame, HEAD};
 use crate::bench::traffic::look::{self, Head, Seen, look};
 use crate::bench::traffic::stamp::Stamp;
+use crate::bench::traffic::{Cursor, Packets};
 
 /// Control frames that wait to be sent at most.
 const CONTROLS: usize = 64;
@@ -67,6 +67,8 @@ pub struct Scene {
     /// Where each side's frames go. The second one's may be known only once frames have come.
     pub next_hops: [Option<Mac>; 2],
     ways: [Way; 2],
+    /// Each direction's next packet.
+    cursors: [Cursor; 2],
     /// The number of the oldest flow.
     pub base: u32,
     /// The number of the next connection of a stateful trial.
@@ -96,6 +98,7 @@ impl Scene {
             misanswered: None,
             next_hops,
             ways: [Way::default(), Way::default()],
+            cursors: [0, 1].map(|direction| packets.seek(direction, 0)),
             base: 0,
             connections: 0,
             oldest: 0,
@@ -139,25 +142,40 @@ impl Scene {
         self.packets.kind(flow).1 || self.packets.has(1)
     }
 
-    /// Writes a packet's head; `None` if its addresses are not known. Tells the queue's selector, too.
+    /// The flow and length of a direction's packet, by its number. What is asked for in order is found fastest.
+    #[inline]
+    pub fn next(&mut self, direction: usize, index: u64) -> Option<(u32, usize)> {
+        if self.cursors[direction].index != index {
+            self.cursors[direction] = self.packets.seek(direction, index);
+        }
+        let cursor = self.cursors[direction];
+        let (flow, len) = self.packets.packet(direction, cursor, self.base);
+        let known = direction == 0 || self.flows.is_open(flow, false);
+        // Nothing has come of this flow yet, as it is new: another one has its turn.
+        let flow = if known { flow } else { self.flows.any()? };
+        Some((flow, len.into()))
+    }
+
+    /// Writes the head of such a packet; false if its addresses are not known.
     #[inline]
     pub fn write(
         &mut self,
         direction: usize,
-        index: u64,
+        (flow, len): (u32, usize),
         due: u64,
         head: &mut [u8; HEAD],
-    ) -> Option<(u32, usize)> {
-        let (mut flow, len) = self.packets.packet(direction, index, self.base);
+    ) -> bool {
+        let Some(macs) = self.macs(direction) else {
+            return false;
+        };
         let tuple = if direction == 0 {
             self.packets.tuple(flow)
         } else if let Some(tuple) = self.flows.arriving(flow, &self.packets) {
             tuple.answer()
         } else {
-            // Nothing has come of this flow yet, as it is new: another one has its turn.
-            flow = self.flows.any()?;
-            self.flows.arriving(flow, &self.packets)?.answer()
+            return false;
         };
+        let index = self.cursors[direction].index;
         let mut flags = 0;
         if tuple.tcp {
             let first = self.packets.traffic.new_flows > 0.0 && self.flows.begin(flow, direction);
@@ -171,14 +189,24 @@ impl Scene {
             due,
         };
         let frame = Frame {
-            macs: self.macs(direction)?,
+            macs,
             tuple,
-            len: len.into(),
+            len,
             flags,
             stamp,
         };
         frame.write(head, &self.packets.fill);
-        Some((flow, len.into()))
+        self.packets
+            .advance(direction, &mut self.cursors[direction]);
+        true
+    }
+
+    /// Brings near what is known of a received frame's flow.
+    #[inline]
+    pub fn expect(&self, frame: &[u8]) {
+        if let Some(flow) = look::flow(frame) {
+            self.flows.prefetch(flow);
+        }
     }
 
     /// Writes the head of a packet that opens a flow, or answers such a packet.
