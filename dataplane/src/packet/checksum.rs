@@ -15,6 +15,20 @@ impl Sum {
         Self(self.0 + u64::from(word))
     }
 
+    /// Adds two words at once.
+    #[inline]
+    #[must_use]
+    pub fn plus_long(self, words: u32) -> Self {
+        Self(self.0 + u64::from(words))
+    }
+
+    /// Adds what another sum holds.
+    #[inline]
+    #[must_use]
+    pub fn plus_sum(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
     /// Takes a word away.
     #[inline]
     #[must_use]
@@ -48,7 +62,8 @@ impl Sum {
         if let Some(byte) = rest.first() {
             tail += u64::from(u16::from_ne_bytes([*byte, 0]));
         }
-        let native = u64::from(fold(lanes)) + u64::from(fold(tail));
+        let (sum, carry) = lanes.overflowing_add(tail);
+        let native = sum + u64::from(carry);
         Self(self.0 + u64::from(u16::from_be_bytes(fold(native).to_ne_bytes())))
     }
 

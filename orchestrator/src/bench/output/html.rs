@@ -41,11 +41,12 @@ fn head(html: &mut String, results: &Results) {
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{0}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{0}</h1>\n\
-         <p class=\"faint\">{1} · {2} · chainplane {3}</p>\n",
+         <p class=\"faint\">{1}{4} · {2} · chainplane {3}</p>\n",
         escaped(&title),
         escaped(&results.started.replace('T', " ").replace('Z', " UTC")),
         escaped(&results.host.cpu),
         escaped(&results.host.chainplane),
+        results.in_runs(),
     );
     if results.partial {
         html.push_str(

@@ -15,8 +15,9 @@ pub fn tables(results: &Results) -> String {
         ""
     };
     let mut out = format!(
-        "{}: {}, {} processors{place}, {}, kernel {}, chainplane {} ({} build).\n",
+        "{}{}: {}, {} processors{place}, {}, kernel {}, chainplane {} ({} build).\n",
         results.started.split('T').next().unwrap_or_default(),
+        results.in_runs(),
         host.cpu,
         host.cpus,
         host.system,

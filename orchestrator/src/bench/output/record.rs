@@ -25,6 +25,9 @@ pub struct Results {
     pub chainplane_bench: u32,
     /// When the run began: RFC 3339, UTC.
     pub started: String,
+    /// When it went on, where it was measured in several runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resumed: Vec<String>,
     /// How long it took, in seconds.
     pub elapsed_s: f64,
     /// Whether it was stopped before its end, so that results are missing.
@@ -38,6 +41,16 @@ pub struct Results {
     /// Targets compared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub comparisons: Vec<Comparison>,
+}
+
+impl Results {
+    /// In how many runs it was measured, where they are several.
+    pub fn in_runs(&self) -> String {
+        match self.resumed.len() {
+            0 => String::new(),
+            more => format!(", in {} runs", more + 1),
+        }
+    }
 }
 
 /// One target under one traffic.

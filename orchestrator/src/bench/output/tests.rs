@@ -88,6 +88,7 @@ pub(in crate::bench) fn sample() -> Results {
     Results {
         chainplane_bench: FORMAT,
         started: now(),
+        resumed: Vec::new(),
         elapsed_s: 12.5,
         partial: true,
         command: vec!["chainplane".into(), "bench".into(), "<x>".into()],

@@ -2,11 +2,12 @@
 //!
 //! `file` has the types of the YAML file, `read` reads and checks it, `plan` is what both a file and
 //! a command line come down to; `open` brings targets up, `run` measures, `compare` measures two in
-//! turn.
+//! turn; `part` goes on where an earlier run ended.
 
 mod compare;
 pub mod file;
 mod open;
+mod part;
 pub mod plan;
 mod read;
 mod run;
@@ -14,6 +15,7 @@ mod run;
 mod tests;
 
 pub use open::{Open, open};
+pub use part::{Part, earlier};
 pub use plan::{CasePlan, ComparisonPlan, Plan, TargetKind, TargetPlan};
 pub use read::{load, parse, schema};
 pub use run::{Finished, run};

@@ -2,6 +2,7 @@
 
 use super::compare;
 use super::open::{Open, open};
+use super::part::{Left, Part};
 use super::plan::{CasePlan, Plan, TargetPlan, record};
 use crate::bench::method::{self, Runner, Stop, Watch};
 use crate::bench::output::host::{Host, now};
@@ -15,6 +16,8 @@ pub struct Finished {
     pub results: Results,
     /// Whether the user stopped it.
     pub cancelled: bool,
+    /// Cases and comparisons that were not begun.
+    pub left: usize,
     /// Cases that ended early, with their errors.
     pub failures: Vec<(String, BenchError)>,
     /// Whether every ratio that was asked for was reached.
@@ -59,55 +62,89 @@ impl<'w> Targets<'w> {
     }
 }
 
-/// Runs the plan; `command` is how it was asked for.
-pub fn run(plan: &Plan, command: Vec<String>, watch: &dyn Watch) -> Finished {
+/// Runs the plan, or the part of it that is left; `command` is how it was asked for.
+pub fn run(plan: &Plan, command: Vec<String>, part: Part, watch: &dyn Watch) -> Finished {
     let began = Instant::now();
+    let host = Host::here();
+    let mut left = Left::new(plan, part, &host);
+    let mut runs = std::mem::take(&mut left.runs);
+    runs.push(now());
     let mut finished = Finished {
         results: Results {
             chainplane_bench: FORMAT,
-            started: now(),
+            started: runs.remove(0),
+            resumed: runs,
             elapsed_s: 0.0,
             partial: false,
             command,
-            host: Host::here(),
+            host,
             cases: Vec::new(),
             comparisons: Vec::new(),
         },
         cancelled: false,
+        left: 0,
         failures: Vec::new(),
         reached: true,
     };
     let mut targets = Targets::new(plan.generator, watch);
+    cases(plan, &mut left, &mut finished, &mut targets, watch);
+    comparisons(plan, &mut left, &mut finished, &mut targets, watch);
+    let whole = !finished.cancelled && finished.failures.is_empty() && finished.left == 0;
+    finished.results.partial = !whole;
+    finished.results.elapsed_s = left.elapsed_s + began.elapsed().as_secs_f64();
+    finished
+}
+
+fn cases(
+    plan: &Plan,
+    left: &mut Left,
+    finished: &mut Finished,
+    targets: &mut Targets<'_>,
+    watch: &dyn Watch,
+) {
     let several = plan.cases.len() + plan.comparisons.len();
     for (index, case) in plan.cases.iter().enumerate() {
+        if let Some(found) = left.case(index) {
+            finished.results.cases.push(found);
+            continue;
+        }
+        if finished.cancelled || !left.has_time_for_case(index) {
+            finished.left += 1;
+            continue;
+        }
         if several > 1 {
             watch.tell(&format!("case {} of {several}: {}", index + 1, case.name));
         }
-        let (case, stop) = measure(case, &mut targets, plan.cost_from(index + 1, 0), watch);
+        let (case, stop) = measure(case, targets, left.after_case(index), watch);
         finished.note(&case.name, stop);
         finished.results.cases.push(case);
-        if finished.cancelled {
-            break;
-        }
     }
+}
+
+fn comparisons(
+    plan: &Plan,
+    left: &mut Left,
+    finished: &mut Finished,
+    targets: &mut Targets<'_>,
+    watch: &dyn Watch,
+) {
     for (index, comparison) in plan.comparisons.iter().enumerate() {
-        if finished.cancelled {
-            break;
+        if let Some(found) = left.comparison(index) {
+            finished.reached &= found.reached != Some(false);
+            finished.results.comparisons.push(found);
+            continue;
+        }
+        if finished.cancelled || !left.has_time_for_comparison(index) {
+            finished.left += 1;
+            continue;
         }
         watch.tell(&format!("comparison: {}", comparison.name));
-        let (found, stop) = compare::run(
-            comparison,
-            &mut targets,
-            plan.cost_from(usize::MAX, index + 1),
-            watch,
-        );
+        let later = left.after_comparison(index);
+        let (found, stop) = compare::run(comparison, targets, later, watch);
         finished.reached &= found.reached != Some(false);
         finished.note(&found.name, stop);
         finished.results.comparisons.push(found);
     }
-    finished.results.partial = finished.cancelled || !finished.failures.is_empty();
-    finished.results.elapsed_s = began.elapsed().as_secs_f64();
-    finished
 }
 
 impl Finished {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::bench::method::Method;
+use crate::bench::output::record::Results;
 use crate::bench::trial::{Silent, Target as _};
 
 const GOOD: &str = r#"
@@ -177,7 +178,7 @@ comparisons: { same: { first: one-1, second: one-2, traffic: small, rounds: 2, a
     // Tests share cores.
     plan.generator.core = None;
     plan.generator.polite = true;
-    let finished = run(&plan, vec!["test".into()], &Silent);
+    let finished = run(&plan, vec!["test".into()], Part::default(), &Silent);
     assert!(finished.failures.is_empty() && !finished.cancelled && !finished.results.partial);
     let results = finished.results;
     assert_eq!(results.cases.len(), 2);
@@ -187,8 +188,81 @@ comparisons: { same: { first: one-1, second: one-2, traffic: small, rounds: 2, a
             .iter()
             .all(|case| case.results.len() == 1 && case.trials.len() >= 3)
     );
+    // Nothing stands behind a plain loop but the generator, and the report says so.
+    let said = crate::bench::output::text::results(&results);
+    let marks = results.cases.iter().map(|case| match &case.results[0] {
+        crate::bench::output::record::Outcome::Mrr(mrr) => mrr.quality.generator_limited,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(marks.collect::<Vec<_>>(), [true; 2], "{said}");
+    assert!(results.comparisons[0].quality.generator_limited && said.contains("the limit"));
     assert!(results.comparisons[0].rounds.len() >= 2);
     assert!(!finished.reached && results.comparisons[0].reached == Some(false));
+}
+
+/// Each run gets one further, what was found stays as it was found, and what is asked for otherwise is measured anew.
+#[test]
+fn a_suite_goes_on_where_it_ended() {
+    let text = "
+version: 1
+measuring: { warm-up: 5ms, mrr-trials: 1, mrr-trial: 10ms, limit: 1s }
+targets: { one-1: { loop: {} }, one-2: { loop: {} } }
+traffic: { small: { frame: [64, 128] }, one: { frame: 64 } }
+cases: { loop: { targets: one-1, traffic: small, methods: mrr } }
+comparisons: { same: { first: one-1, second: one-2, traffic: one, rounds: 2 } }
+";
+    let mut plan = parse(text, Path::new("suite.yaml"))
+        .unwrap_or_else(|report| panic!("{}", report.render(false)));
+    (plan.generator.core, plan.generator.polite) = (None, true);
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("results.json");
+    std::fs::write(&file, "").expect("a file");
+    let mut last: Option<Results> = None;
+    for left in [2, 1, 0, 0] {
+        let part = Part {
+            earlier: earlier(&file).expect("results"),
+            time: Some(Duration::ZERO),
+        };
+        let Finished {
+            results, left: now, ..
+        } = run(&plan, Vec::new(), part, &Silent);
+        assert_eq!((now, results.partial), (left, left > 0));
+        if let Some(last) = last {
+            assert!(
+                results.cases.starts_with(&last.cases),
+                "{results:#?} after {last:#?}"
+            );
+            assert_eq!(results.resumed.len(), last.resumed.len() + 1);
+            assert_eq!(results.started, last.started);
+            assert!(results.elapsed_s >= last.elapsed_s);
+        }
+        std::fs::write(&file, crate::bench::output::json(&results)).expect("written");
+        last = Some(results);
+    }
+    // With other settings it is another case; on another machine as well.
+    let last = last.expect("results");
+    plan.cases[1].settings.mrr_trials = 2;
+    let again = |earlier: &Results| {
+        let part = Part {
+            earlier: Some(earlier.clone()),
+            time: None,
+        };
+        run(&plan, Vec::new(), part, &Silent).results
+    };
+    let changed = again(&last);
+    assert_eq!(changed.cases[0], last.cases[0]);
+    assert_ne!(changed.cases[1], last.cases[1]);
+    let mut elsewhere = last.clone();
+    elsewhere.host.cpu.push('x');
+    let anew = again(&elsewhere);
+    assert_ne!(anew.cases[0].trials, last.cases[0].trials);
+    assert!(anew.resumed.is_empty());
+    std::fs::write(&file, "{}").expect("written");
+    assert!(
+        earlier(&file)
+            .expect_err("no results")
+            .contains("holds no results")
+    );
 }
 
 fn command(run: &[&str], endpoints: [&str; 2]) -> TargetPlan {

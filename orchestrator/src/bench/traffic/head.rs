@@ -79,14 +79,14 @@ impl Frame {
         } else {
             self.udp(head, l4)
         };
-        let stamp = self.stamp.to_bytes();
+        let (stamp, stamped) = self.stamp.bytes_and_sum();
         let end = payload + Stamp::LEN;
         head[payload..end].copy_from_slice(&stamp);
         head[end..].copy_from_slice(&fill.bytes()[end..HEAD]);
         let (at, zero) = if TCP { (l4 + 16, 0) } else { (l4 + 6, 0xffff) };
         let sum = transport_sum(addresses, next, self.len - l4, sum)
-            .plus_bytes(&stamp)
-            .plus(fill.sum(end, self.len).folded());
+            .plus_sum(stamped)
+            .plus_sum(fill.sum(end, self.len));
         // UDP writes a sum of 0 as all ones (RFC 768).
         let sum = match sum.finish() {
             0 => zero,
@@ -178,7 +178,7 @@ fn put(head: &mut [u8; HEAD], at: usize, words: &[u16]) -> Sum {
 /// The sum of the pseudo-header, added to `sum`.
 #[inline]
 pub fn transport_sum(addresses: Sum, next: u8, len: usize, sum: Sum) -> Sum {
-    sum.plus(addresses.folded())
+    sum.plus_sum(addresses)
         .plus(u16::from(next))
         .plus(len as u16)
 }

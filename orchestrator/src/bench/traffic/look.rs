@@ -36,8 +36,9 @@ pub struct Head {
 /// Destination and source MAC addresses.
 #[inline]
 pub fn macs(frame: &[u8]) -> [Mac; 2] {
-    let mac = |at: usize| Mac([0, 1, 2, 3, 4, 5].map(|i| frame.get(at + i).copied().unwrap_or(0)));
-    [mac(0), mac(6)]
+    let both = frame.split_first_chunk();
+    let both = both.and_then(|(to, rest)| Some([Mac(*to), Mac(*rest.first_chunk()?)]));
+    both.unwrap_or_default()
 }
 
 /// The flow that a frame is likely of, unchecked.
@@ -152,7 +153,7 @@ fn judge<const V6: bool, const TCP: bool>(
     let sound = sound && filled.is_some_and(|filled| is_same(rest, filled)) && {
         let sum = Sum::default()
             .plus_bytes(&headers[l4..])
-            .plus(fill.sum(end, frame.len()).folded());
+            .plus_sum(fill.sum(end, frame.len()));
         let sum = transport_sum(tuple.address_sum(), next, frame.len() - l4, sum);
         sum.folded() == 0xffff
     };

@@ -1,5 +1,7 @@
 //! What every packet carries: which it is, and when it was due.
 
+use chainplane_dataplane::packet::Sum;
+
 use super::random::mix;
 
 /// Who a packet is. 20 bytes at the start of the transport payload, in network order:
@@ -26,6 +28,7 @@ pub struct Stamp {
 }
 
 const BACKWARD: u32 = 1 << 31;
+const DUE: u64 = (1 << 48) - 1;
 
 impl Stamp {
     /// Bytes of a stamp.
@@ -34,15 +37,28 @@ impl Stamp {
     /// The bytes.
     #[inline]
     pub fn to_bytes(self) -> [u8; Self::LEN] {
+        self.bytes_and_sum().0
+    }
+
+    /// The bytes, and the Internet checksum's sum of them.
+    #[inline]
+    pub fn bytes_and_sum(self) -> ([u8; Self::LEN], Sum) {
         let flow = self.flow & !BACKWARD | if self.backward { BACKWARD } else { 0 };
+        let first =
+            u64::from(self.tag) << 48 | u64::from(flow) << 16 | u64::from(self.sequence) >> 16;
+        let second = u64::from(self.sequence) << 48 | self.due & DUE;
+        let check = check(first, second);
         let mut bytes = [0; Self::LEN];
-        bytes[..2].copy_from_slice(&self.tag.to_be_bytes());
-        bytes[2..6].copy_from_slice(&flow.to_be_bytes());
-        bytes[6..10].copy_from_slice(&self.sequence.to_be_bytes());
-        bytes[10..16].copy_from_slice(&self.due.to_be_bytes()[2..]);
-        let check = check(&bytes);
+        bytes[..8].copy_from_slice(&first.to_be_bytes());
+        bytes[8..16].copy_from_slice(&second.to_be_bytes());
         bytes[16..].copy_from_slice(&check.to_be_bytes());
-        bytes
+        let sum = Sum::default()
+            .plus_long((first >> 32) as u32)
+            .plus_long(first as u32)
+            .plus_long((second >> 32) as u32)
+            .plus_long(second as u32)
+            .plus_long(check);
+        (bytes, sum)
     }
 
     /// The flow that a stamp at the start of `bytes` would have, unchecked.
@@ -55,27 +71,27 @@ impl Stamp {
     /// The stamp at the start of `bytes`, if there is one and its check is right.
     #[inline]
     pub fn read(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; Self::LEN] = bytes.get(..Self::LEN)?.try_into().ok()?;
-        if check(bytes).to_be_bytes() != bytes[16..] {
+        let (first, rest) = bytes.split_first_chunk()?;
+        let (second, rest) = rest.split_first_chunk()?;
+        let (first, second) = (u64::from_be_bytes(*first), u64::from_be_bytes(*second));
+        if u32::from_be_bytes(*rest.first_chunk()?) != check(first, second) {
             return None;
         }
-        let word = |at: usize| u32::from_be_bytes([0, 1, 2, 3].map(|i| bytes[at + i]));
-        let flow = word(2);
+        let flow = (first >> 16) as u32;
         Some(Self {
-            tag: u16::from_be_bytes([bytes[0], bytes[1]]),
+            tag: (first >> 48) as u16,
             backward: flow & BACKWARD != 0,
             flow: flow & !BACKWARD,
-            sequence: word(6),
-            due: u64::from(u16::from_be_bytes([bytes[10], bytes[11]])) << 32 | u64::from(word(12)),
+            sequence: (first << 16) as u32 | (second >> 48) as u32,
+            due: second & DUE,
         })
     }
 }
 
 /// The check over the first 16 bytes.
 #[inline]
-fn check(bytes: &[u8; Stamp::LEN]) -> u32 {
-    let half = |at: usize| u64::from_be_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| bytes[at + i]));
-    (mix(mix(half(0)) ^ half(8)) >> 32) as u32
+fn check(first: u64, second: u64) -> u32 {
+    (mix(mix(first) ^ second) >> 32) as u32
 }
 
 #[cfg(test)]

@@ -39,26 +39,13 @@ impl Tuple {
     /// The sum of addresses, for the IP header and the pseudo-header.
     #[inline]
     pub fn address_sum(&self) -> Sum {
-        let words = |bytes: &[u8; 16]| {
-            let word = |at: usize| {
-                u64::from(u32::from_be_bytes([
-                    bytes[at],
-                    bytes[at + 1],
-                    bytes[at + 2],
-                    bytes[at + 3],
-                ]))
-            };
-            if self.v6 {
-                word(0) + word(4) + word(8) + word(12)
-            } else {
-                word(0)
-            }
+        let words = |bytes: &[u8; 16], sum: Sum| {
+            let (words, _) = bytes.as_chunks::<4>();
+            let count = if self.v6 { 4 } else { 1 };
+            let words = words[..count].iter();
+            words.fold(sum, |sum, word| sum.plus_long(u32::from_be_bytes(*word)))
         };
-        let sum = words(&self.src) + words(&self.dst);
-        Sum::default()
-            .plus(sum as u16)
-            .plus((sum >> 16) as u16)
-            .plus((sum >> 32) as u16)
+        words(&self.src, words(&self.dst, Sum::default()))
     }
 
     /// The source address.

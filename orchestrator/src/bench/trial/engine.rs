@@ -257,7 +257,7 @@ impl Engine {
         Ok(TrialResult {
             directions: (0..directions).map(settle).collect(),
             elapsed,
-            latency: scene.latency.clone(),
+            latency: scene.latency.all(),
             noise,
             generator_idle: polls.idle(),
             cycles_per_packet: None,
@@ -406,7 +406,7 @@ impl Engine {
                     return Ok(());
                 }
             }
-            let patience = SILENCE.max(Duration::from_nanos(2 * scene.latency.max()));
+            let patience = SILENCE.max(Duration::from_nanos(2 * scene.latency.longest()));
             if now - heard >= patience.min(LONGEST_DRAIN) || now - begin >= LONGEST_DRAIN {
                 return Ok(());
             }

@@ -11,6 +11,7 @@ mod derive;
 mod engine;
 mod flows;
 mod generator;
+mod latencies;
 mod ledger;
 mod noise;
 mod opening;

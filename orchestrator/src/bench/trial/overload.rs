@@ -52,7 +52,7 @@ impl Engine {
         let result = TrialResult {
             directions: settled,
             elapsed,
-            latency: scene.latency.clone(),
+            latency: scene.latency.all(),
             noise,
             generator_idle: polls.idle(),
             cycles_per_packet: None,

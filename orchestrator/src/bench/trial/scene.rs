@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 use chainplane_dataplane::packet::{Mac, tcp_flag};
-use hdrhistogram::Histogram;
 
 use super::flows::Flows;
+use super::latencies::Latencies;
 use super::ledger::{Fault, Ledger};
 use crate::bench::endpoint::neighbours::{Heard, hear};
 use crate::bench::traffic::head::{Frame, HEAD};
@@ -17,9 +17,6 @@ use crate::bench::traffic::{Cursor, Packets};
 const CONTROLS: usize = 64;
 /// MAC addresses and hop counts that one end is seen to send with at most.
 const VARIANTS: usize = 8;
-/// The longest latency that is told apart, in nanoseconds.
-const LONGEST: u64 = 100_000_000_000;
-
 /// Numbers of flows have as many bits as stamps have room for.
 const MOST_FLOWS: u32 = (1 << 31) - 1;
 
@@ -53,7 +50,7 @@ pub struct Scene {
     pub packets: Packets,
     pub flows: Flows,
     pub ledgers: [Ledger; 2],
-    pub latency: Histogram<u64>,
+    pub latency: Latencies,
     /// Frames that answer for neighbours, with the endpoint that sends them.
     pub controls: VecDeque<(usize, Vec<u8>)>,
     /// What was told of neighbours.
@@ -84,13 +81,10 @@ pub struct Scene {
 impl Scene {
     pub fn new(packets: Packets, next_hops: [Option<Mac>; 2], tag: u16) -> Self {
         let flows = Flows::new(packets.traffic.flows);
-        let mut latency = Histogram::new_with_bounds(1, LONGEST, 3)
-            .unwrap_or_else(|error| unreachable!("constant bounds: {error}"));
-        latency.auto(false);
         Self {
             flows,
             ledgers: [Ledger::new(), Ledger::new()],
-            latency,
+            latency: Latencies::new(),
             controls: VecDeque::with_capacity(CONTROLS),
             told: Vec::new(),
             answers: VecDeque::with_capacity(1024),
@@ -116,7 +110,7 @@ impl Scene {
         }
         self.flows.restart();
         self.oldest = u64::from(self.base);
-        self.latency.reset();
+        self.latency.clear();
         self.opening = false;
     }
 
@@ -323,8 +317,7 @@ impl Scene {
             {
                 self.ledgers[direction].counts.reordered += 1;
             }
-            self.latency
-                .saturating_record(now.saturating_sub(stamp.due).max(1));
+            self.latency.record(now.saturating_sub(stamp.due).max(1));
         }
     }
 

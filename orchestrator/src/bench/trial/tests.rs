@@ -136,6 +136,39 @@ fn bursts_have_as_many_frames_as_asked_for() {
     }
 }
 
+/// Whether the generator was the limit follows from its polls: before a plain loop there is always something to do,
+/// before a back end that takes 64 frames a millisecond hardly ever.
+#[test]
+fn who_was_the_limit_is_told_by_idle_polls() {
+    struct Throttled(Instant, Plain);
+    impl Lane for Throttled {
+        fn pass(
+            &mut self,
+            from: &mut chainplane_vhost::backend::QueuePair,
+            to: &mut chainplane_vhost::backend::QueuePair,
+        ) -> usize {
+            if self.0.elapsed() < Duration::from_millis(1) {
+                return 0;
+            }
+            self.0 = Instant::now();
+            self.1.pass(from, to)
+        }
+    }
+    let lane = || Box::new(Throttled(Instant::now(), Plain)) as Box<dyn Lane>;
+    let loopback = Loopback::with(1, None, vec![lane(), lane()]).unwrap();
+    let idle = |mut target: Attached| {
+        target.set_traffic(&Traffic::default()).unwrap();
+        target
+            .trial(&load(Rate::Max, 100), &Silent)
+            .unwrap()
+            .generator_idle
+    };
+    let throttled = idle(attach(&loopback, 256));
+    let plain = idle(Attached::plain_loop(POLITE).unwrap());
+    assert!(throttled > 0.5, "{throttled}");
+    assert!(plain < 0.1, "{plain}");
+}
+
 fn faulty(rates: [Rates; 2], seed: u64, traffic: &Traffic) -> (Loopback, [Switch; 2]) {
     let switches = [Switch::default(), Switch::default()];
     let fill = Fill::new(traffic.seed);
@@ -241,7 +274,7 @@ fn a_stall_counts_for_every_packet_that_was_due_in_it() {
             }
         }
     }
-    let lane = || Box::new(Stalls(Instant::now(), Plain::default())) as Box<dyn Lane>;
+    let lane = || Box::new(Stalls(Instant::now(), Plain)) as Box<dyn Lane>;
     let loopback = Loopback::with(1, None, vec![lane(), lane()]).unwrap();
     // A ring that holds less than falls due during the stall.
     let mut target = attach(&loopback, 32);

@@ -6,6 +6,7 @@ mod write;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
@@ -16,11 +17,15 @@ use super::{explain, fail, print};
 use crate::bench::method::Method;
 use crate::bench::output::{self, text};
 use crate::bench::suite::plan::TrafficPlan;
-use crate::bench::suite::{self, CasePlan, ComparisonPlan, Finished, Plan, TargetKind, TargetPlan};
-use crate::bench::units::span;
+use crate::bench::suite::{
+    self, CasePlan, ComparisonPlan, Finished, Part, Plan, TargetKind, TargetPlan,
+};
+use crate::bench::units::{Span, span};
 
 /// Exit code where a ratio that was asked for was not reached.
 const NOT_REACHED: u8 = 3;
+/// Exit code where something is left for another run.
+const LEFT: u8 = 4;
 /// Exit code after Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
@@ -113,6 +118,13 @@ enum Command {
         /// Check the file and tell what it would measure
         #[arg(long)]
         check: bool,
+        /// Take over what the file of --json has of an earlier run on this machine, and measure what is left
+        #[arg(long, requires = "json")]
+        resume: bool,
+        /// Begin nothing that would last longer than so long from now, as 3m; --resume goes on. Exit code 4 if
+        /// something is left
+        #[arg(long = "for", value_name = "TIME")]
+        time: Option<Span>,
         #[command(flatten)]
         writing: Writing,
     },
@@ -181,14 +193,22 @@ pub fn run(bench: Bench) -> Result<ExitCode, ExitCode> {
         Some(Command::Suite {
             file,
             check,
+            resume,
+            time,
             writing,
         }) => {
             let plan = suite::load(&file).map_err(|report| explain(&report))?;
             if check {
-                tell(&plan)
-            } else {
-                measure_all(&plan, &writing)
+                return tell(&plan);
             }
+            let earlier = if resume {
+                let file = writing.json_file().map_err(|error| fail(&error))?;
+                suite::earlier(file).map_err(|error| fail(&error))?
+            } else {
+                None
+            };
+            let time = time.map(|time| time.0);
+            measure_part(&plan, Part { earlier, time }, &writing)
         }
         Some(Command::Calibrate { how }) => {
             let rings = TargetKind::Loopback(how.generating.file());
@@ -282,7 +302,7 @@ fn comparison(
     if how.measure.is_default() {
         // Many short rounds say more than few long ones: the host changes from second to second.
         settings.mrr_trials = 1;
-        settings.mrr_trial = std::time::Duration::from_secs(1);
+        settings.mrr_trial = Duration::from_secs(1);
     }
     let title = format!("{} against {}", targets[0].name, targets[1].name);
     let comparison = |(words, traffic): (String, _)| ComparisonPlan {
@@ -323,10 +343,14 @@ fn tell(plan: &Plan) -> Result<ExitCode, ExitCode> {
 
 /// Measures, shows, writes.
 fn measure_all(plan: &Plan, writing: &Writing) -> Result<ExitCode, ExitCode> {
+    measure_part(plan, Part::default(), writing)
+}
+
+fn measure_part(plan: &Plan, part: Part, writing: &Writing) -> Result<ExitCode, ExitCode> {
     writing.check().map_err(|error| fail(&error))?;
     let display = Display::new(super::stop_signal()?);
     let command = std::env::args().collect();
-    let finished = suite::run(plan, command, &display);
+    let finished = suite::run(plan, command, part, &display);
     display.end();
     // Of what could not be measured at all, the errors say everything.
     if !writing.takes_stdout() && finished.results.has_figures() {
@@ -350,6 +374,8 @@ fn conclude(finished: &Finished) -> ExitCode {
         ExitCode::from(INTERRUPTED)
     } else if !finished.failures.is_empty() {
         ExitCode::FAILURE
+    } else if finished.left > 0 {
+        ExitCode::from(LEFT)
     } else if !finished.reached {
         ExitCode::from(NOT_REACHED)
     } else {

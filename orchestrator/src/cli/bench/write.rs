@@ -51,6 +51,15 @@ impl Writing {
             .any(|(file, _)| file.as_deref() == Some(Path::new("-")))
     }
 
+    /// Where results are written as JSON.
+    ///
+    /// # Errors
+    /// If they are not, or to standard output.
+    pub fn json_file(&self) -> Result<&Path, String> {
+        let file = self.json.as_deref().filter(|file| *file != Path::new("-"));
+        file.ok_or_else(|| "--resume goes on from the file of --json: name one".into())
+    }
+
     /// Finds out before a long run whether its results can be written after it.
     ///
     /// # Errors
