@@ -2,7 +2,6 @@
 //!
 //! `traffic` says what is sent, `trial` sends it at a load and tells what became of it.
 
-pub mod calibrate;
 pub mod endpoint;
 #[cfg(test)]
 mod faulty;

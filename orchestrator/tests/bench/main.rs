@@ -125,6 +125,14 @@ fn the_generators_ceiling_is_shown() {
         .filter_map(|case| case["name"].as_str())
         .collect();
     assert_eq!(names, ["memory", "rings"]);
+    let output = bench(&["calibrate", "--trial", "20ms", "--mrr-trials", "1"]);
+    let said = text(&output.stdout).split_whitespace();
+    let said = said.collect::<Vec<_>>().join(" ");
+    assert!(said.contains("no result can be higher"), "{said}");
+    assert!(
+        said.contains("generator's polls found nothing to do"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -43,6 +43,14 @@ impl PackedDriver {
         common.layout.desc + 16 * usize::from(place.index)
     }
 
+    /// Where the device writes next: the descriptor that comes, and those in the next line.
+    #[inline]
+    pub(super) fn next_lines(&self, common: &Common) -> (usize, usize) {
+        let mut later = self.next_used;
+        later.advance(4.min(common.layout.size - 1), common.layout.size);
+        (Self::at(common, self.next_used), Self::at(common, later))
+    }
+
     #[inline]
     fn load(common: &Common, place: Place) -> u64 {
         common.memory.load_u64(Self::at(common, place) + 8)

@@ -231,6 +231,12 @@ impl ReceiveQueue {
         self.ring.peek(0).is_some()
     }
 
+    /// Brings near what the device will have written.
+    #[inline]
+    pub fn prefetch(&self) {
+        self.ring.prefetch();
+    }
+
     /// Asks for a call when frames come; true if some came meanwhile.
     pub fn arm(&mut self) -> bool {
         self.ring.arm()

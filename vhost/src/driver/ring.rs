@@ -193,6 +193,18 @@ impl DriverRing {
         }
     }
 
+    /// Brings near what the device writes next. Another core has it, and several rings' can be on
+    /// their way together.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        let (first, second) = match &self.format {
+            Format::Split(ring) => ring.next_lines(&self.common),
+            Format::Packed(ring) => ring.next_lines(&self.common),
+        };
+        self.common.memory.prefetch_read(first);
+        self.common.memory.prefetch_read(second);
+    }
+
     /// Used chains that nobody has taken.
     pub(super) fn waiting(&mut self) -> usize {
         self.look();

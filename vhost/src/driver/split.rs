@@ -90,6 +90,13 @@ impl SplitDriver {
             .wrapping_sub(self.next_used)
     }
 
+    /// Where the device writes next: its index, and the entry that comes.
+    #[inline]
+    pub(super) fn next_lines(&self, common: &Common) -> (usize, usize) {
+        let entry = 4 + 8 * Self::slot(common, self.next_used);
+        (common.layout.used, common.layout.used + entry)
+    }
+
     /// The used entry `ahead` of the next one.
     #[inline]
     pub(super) fn entry(&self, common: &Common, ahead: u16) -> Used {

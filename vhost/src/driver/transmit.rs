@@ -124,6 +124,7 @@ impl TransmitQueue {
     /// Brings near what the next frames of [`send_head`](Self::send_head) are written to.
     #[inline]
     pub fn prepare(&mut self, frames: usize) {
+        self.has(frames);
         let Self { ring, free, .. } = self;
         let layout = ring.layout();
         for buffer in free.iter().take(frames) {
@@ -206,6 +207,12 @@ impl TransmitQueue {
     pub fn is_idle(&mut self) -> bool {
         self.reclaim();
         self.free.len() == usize::from(self.ring.layout().size)
+    }
+
+    /// Brings near what the device will have written.
+    #[inline]
+    pub fn prefetch(&self) {
+        self.ring.prefetch();
     }
 
     /// Asks for a call when the device has used something; true if it has already.

@@ -76,6 +76,14 @@ impl Endpoint {
         each!(self, end => end.set_fill(fill));
     }
 
+    /// Brings near where the other side tells what it has done.
+    #[inline]
+    pub fn prefetch(&self) {
+        if let Self::Vhost(end) = self {
+            end.prefetch();
+        }
+    }
+
     /// Brings near what the next frames are written to, of which there will be so many.
     #[inline]
     pub fn prepare(&mut self, frames: usize) {

@@ -103,6 +103,14 @@ impl VhostEnd {
     }
 
     #[inline]
+    pub fn prefetch(&self) {
+        for pair in &self.pairs {
+            pair.receive.prefetch();
+            pair.transmit.prefetch();
+        }
+    }
+
+    #[inline]
     pub fn prepare(&mut self, frames: usize) {
         let queues = self.pairs.len();
         for pair in &mut self.pairs {

@@ -21,7 +21,7 @@ mod soak;
 mod tests;
 mod throughput;
 
-pub use runner::{Runner, Sample, Stop, Subject, Watch};
+pub use runner::{MOST_NOISE, Runner, Sample, Stop, Subject, Watch};
 pub use settings::{Effort, Method, Settings};
 
 use super::output::record::{Outcome, Quality, Trial};

@@ -1,6 +1,7 @@
 //! Results and the forms they take: JSON, CSV, one HTML page, a picture, lines on a terminal.
 
 mod axis;
+pub mod ceiling;
 mod charts;
 pub mod csv;
 mod figures;

@@ -66,7 +66,7 @@ pub fn case(case: &Case) -> String {
 }
 
 /// Adds a line, without anything that could drive a terminal, broken where it is too long.
-fn line(out: &mut String, text: &str) {
+pub fn line(out: &mut String, text: &str) {
     let text = printable(text);
     let indent = text.len() - text.trim_start().len();
     let mut column = 0;

@@ -192,7 +192,7 @@ impl Packets {
     }
 
     /// The tuple of a flow's packets as the first side sends them.
-    #[inline]
+    #[inline(always)]
     pub fn tuple(&self, flow: u32) -> Tuple {
         let (v6, tcp) = self.kind(flow);
         let [a, b] = &self.traffic.sides;

@@ -17,7 +17,7 @@ use crate::bench::traffic::head::HEAD;
 use crate::bench::traffic::{NextHop, Packets, Traffic, replay};
 
 /// Frames of a poll and direction at most: what fell due while the generator was away leaves in such bursts.
-pub const BURST: usize = 32;
+pub const BURST: usize = 64;
 /// From one look at endpoints and the user's wish to the next, in nanoseconds.
 const LOOK: u64 = 5_000_000;
 /// Silence after which nothing more is expected.
@@ -304,6 +304,11 @@ impl Engine {
                 self.ends.iter_mut().try_for_each(Endpoint::check)?;
                 self.renew_flows(now);
             }
+            // What another core holds takes long to come: all of it is on its way while packets are looked at.
+            self.ends.iter().for_each(Endpoint::prefetch);
+            for (end, pacer) in self.ends.iter_mut().zip(pacers.iter()) {
+                end.prepare(pacer.due(now).min(BURST as u64) as usize);
+            }
             let mut moved = self.receive(clock);
             self.send_controls();
             for (direction, pacer) in pacers.iter_mut().enumerate() {
@@ -354,7 +359,6 @@ impl Engine {
         };
         let end = &mut self.ends[direction];
         let queues = end.queues() as u32;
-        end.prepare(due);
         let mut count = 0;
         while count < due {
             let (index, at) = pacer.next(now);

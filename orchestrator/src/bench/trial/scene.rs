@@ -15,6 +15,8 @@ use crate::bench::traffic::{Cursor, Packets};
 
 /// Control frames that wait to be sent at most.
 const CONTROLS: usize = 64;
+/// Packets of the second direction by which what is known of their flows is brought near beforehand.
+const AHEAD: u64 = 16;
 /// MAC addresses and hop counts that one end is seen to send with at most.
 const VARIANTS: usize = 8;
 /// Numbers of flows have as many bits as stamps have room for.
@@ -66,6 +68,8 @@ pub struct Scene {
     ways: [Way; 2],
     /// Each direction's next packet.
     cursors: [Cursor; 2],
+    /// A later one of the second direction.
+    ahead: Cursor,
     /// The number of the oldest flow.
     pub base: u32,
     /// The number of the next connection of a stateful trial.
@@ -93,6 +97,7 @@ impl Scene {
             next_hops,
             ways: [Way::default(), Way::default()],
             cursors: [0, 1].map(|direction| packets.seek(direction, 0)),
+            ahead: packets.seek(1, AHEAD),
             base: 0,
             connections: 0,
             oldest: 0,
@@ -141,6 +146,7 @@ impl Scene {
     pub fn next(&mut self, direction: usize, index: u64) -> Option<(u32, usize)> {
         if self.cursors[direction].index != index {
             self.cursors[direction] = self.packets.seek(direction, index);
+            self.ahead = self.packets.seek(1, self.cursors[1].index + AHEAD);
         }
         let cursor = self.cursors[direction];
         let (flow, len) = self.packets.packet(direction, cursor, self.base);
@@ -192,6 +198,11 @@ impl Scene {
         frame.write(head, &self.packets.fill);
         self.packets
             .advance(direction, &mut self.cursors[direction]);
+        if direction == 1 {
+            let (flow, _) = self.packets.packet(1, self.ahead, self.base);
+            self.flows.prefetch(flow);
+            self.packets.advance(1, &mut self.ahead);
+        }
         true
     }
 

@@ -15,7 +15,8 @@ use self::progress::Display;
 use self::write::Writing;
 use super::{explain, fail, print};
 use crate::bench::method::Method;
-use crate::bench::output::{self, text};
+use crate::bench::output::record::Results;
+use crate::bench::output::{self, ceiling, text};
 use crate::bench::suite::plan::TrafficPlan;
 use crate::bench::suite::{
     self, CasePlan, ComparisonPlan, Finished, Part, Plan, TargetKind, TargetPlan,
@@ -131,8 +132,8 @@ enum Command {
     /// Find the generator's own ceiling, in memory and over rings
     ///
     /// Over a plain loop in memory, and over the rings of a back end in this process that does nothing
-    /// but pass frames on. No target can be measured above the first, and what comes near the second
-    /// says little of the target.
+    /// but pass frames on. No target can be measured above the first. Each result of each target tells for
+    /// itself whether the generator was the limit: fewer than 10 % of its polls found nothing to do.
     Calibrate {
         #[command(flatten)]
         how: How,
@@ -208,7 +209,7 @@ pub fn run(bench: Bench) -> Result<ExitCode, ExitCode> {
                 None
             };
             let time = time.map(|time| time.0);
-            measure_part(&plan, Part { earlier, time }, &writing)
+            measure_part(&plan, Part { earlier, time }, &writing, text::results)
         }
         Some(Command::Calibrate { how }) => {
             let rings = TargetKind::Loopback(how.generating.file());
@@ -216,7 +217,8 @@ pub fn run(bench: Bench) -> Result<ExitCode, ExitCode> {
                 target("memory".into(), TargetKind::Loop),
                 target("rings".into(), rings),
             ];
-            measured(&targets, &[Method::Mrr], &how)
+            let plan = planned(&targets, &[Method::Mrr], &how)?;
+            measure_part(&plan, Part::default(), &how.writing, ceiling::text)
         }
         Some(Command::Schema { of }) => print(&match of {
             SchemaOf::Suite => suite::schema(),
@@ -240,6 +242,10 @@ fn single(target: &TargetPlan, how: &How) -> Result<ExitCode, ExitCode> {
 
 /// Targets under all the traffic that the flags describe, by the methods named or by `methods`.
 fn measured(targets: &[TargetPlan], methods: &[Method], how: &How) -> Result<ExitCode, ExitCode> {
+    measure_all(&planned(targets, methods, how)?, &how.writing)
+}
+
+fn planned(targets: &[TargetPlan], methods: &[Method], how: &How) -> Result<Plan, ExitCode> {
     let methods = how.measure.methods(methods);
     let settings = how
         .measure
@@ -262,12 +268,11 @@ fn measured(targets: &[TargetPlan], methods: &[Method], how: &How) -> Result<Exi
             .iter()
             .map(move |(words, traffic)| case(target, words, traffic))
     });
-    let plan = Plan {
+    Ok(Plan {
         cases: cases.collect(),
         comparisons: Vec::new(),
         generator: how.generating.file().options(),
-    };
-    measure_all(&plan, &how.writing)
+    })
 }
 
 fn comparison(
@@ -343,10 +348,16 @@ fn tell(plan: &Plan) -> Result<ExitCode, ExitCode> {
 
 /// Measures, shows, writes.
 fn measure_all(plan: &Plan, writing: &Writing) -> Result<ExitCode, ExitCode> {
-    measure_part(plan, Part::default(), writing)
+    measure_part(plan, Part::default(), writing, text::results)
 }
 
-fn measure_part(plan: &Plan, part: Part, writing: &Writing) -> Result<ExitCode, ExitCode> {
+/// Measures what is left, shows it as `form` says, writes.
+fn measure_part(
+    plan: &Plan,
+    part: Part,
+    writing: &Writing,
+    form: fn(&Results) -> String,
+) -> Result<ExitCode, ExitCode> {
     writing.check().map_err(|error| fail(&error))?;
     let display = Display::new(super::stop_signal()?);
     let command = std::env::args().collect();
@@ -354,7 +365,7 @@ fn measure_part(plan: &Plan, part: Part, writing: &Writing) -> Result<ExitCode, 
     display.end();
     // Of what could not be measured at all, the errors say everything.
     if !writing.takes_stdout() && finished.results.has_figures() {
-        print(&text::results(&finished.results))?;
+        print(&form(&finished.results))?;
     }
     writing
         .write(&finished.results)
