@@ -43,6 +43,9 @@ pub struct FrontEndConfig {
     pub receive_buffer: u32,
     /// Bytes of each transmit buffer; longer frames use several.
     pub transmit_buffer: u32,
+    /// Where buffers begin behind a cache line's start, below 64: with 52, a frame begins behind its
+    /// header of 12 bytes with a cache line.
+    pub buffer_offset: u32,
     /// Bytes of memory besides what the queues need, for a guest that has code and tables there.
     pub spare_memory: usize,
     /// Whether to try 2 MiB pages; ordinary ones serve where there are none.
@@ -75,6 +78,7 @@ impl FrontEndConfig {
                 | feature::OFFLOADS,
             receive_buffer: 2048,
             transmit_buffer: 2048,
+            buffer_offset: 0,
             spare_memory: 0,
             huge_pages: false,
             memory_slots: false,
@@ -98,6 +102,9 @@ impl FrontEndConfig {
         let sizes = 64..=1 << 20;
         if !sizes.contains(&self.receive_buffer) || !sizes.contains(&self.transmit_buffer) {
             return refuse("buffers must be of 64 bytes to 1 MiB");
+        }
+        if self.buffer_offset >= 64 {
+            return refuse("buffers begin 0 to 63 bytes behind a cache line's start");
         }
         Ok(())
     }

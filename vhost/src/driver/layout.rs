@@ -54,6 +54,7 @@ pub(super) fn lay_out(config: &FrontEndConfig) -> (Vec<RingLayout>, usize) {
     };
     let mut layouts = Vec::new();
     let size = usize::from(config.queue_size);
+    let offset = config.buffer_offset as usize;
     for queue in 0..2 * config.queue_pairs {
         let (table_entries, buffer_size) = if queue % 2 == 0 {
             (0, config.receive_buffer as usize)
@@ -68,7 +69,7 @@ pub(super) fn lay_out(config: &FrontEndConfig) -> (Vec<RingLayout>, usize) {
             used: take(6 + 8 * size),
             tables: take(16 * size * table_entries),
             table_entries,
-            buffers: take(size * buffer_size),
+            buffers: take(offset + size * buffer_size) + offset,
             buffer_size,
         });
     }

@@ -11,6 +11,8 @@ use crate::event::Event;
 use crate::memory::Mapping;
 use crate::net::{NetHeader, feature};
 
+/// Frames by which buffers are brought near before they are written.
+const AHEAD: usize = 12;
 /// No buffer follows in the chain.
 const END: u16 = u16::MAX;
 
@@ -121,16 +123,27 @@ impl TransmitQueue {
         self.has((self.header + len).div_ceil(self.ring.layout().buffer_size))
     }
 
-    /// Brings near what the next frames of [`send_head`](Self::send_head) are written to.
+    /// Brings near what the first frames of [`send_head`](Self::send_head) are written to; later ones
+    /// follow by themselves.
     #[inline]
     pub fn prepare(&mut self, frames: usize) {
         self.has(frames);
-        let Self { ring, free, .. } = self;
-        let layout = ring.layout();
-        for buffer in free.iter().take(frames) {
-            let at = layout.buffer(*buffer);
-            ring.common.memory.prefetch_write(at);
-            ring.common.memory.prefetch_write(at + 64);
+        for ahead in 0..frames.min(AHEAD) {
+            self.prefetch_buffer(ahead, 0);
+        }
+    }
+
+    /// Brings near the free buffer `ahead` of the next one, for a frame of that length.
+    #[inline]
+    fn prefetch_buffer(&self, ahead: usize, len: usize) {
+        let Some(buffer) = self.free.get(ahead) else {
+            return;
+        };
+        let at = self.ring.layout().buffer(*buffer) + self.header;
+        let memory = &self.ring.common.memory;
+        memory.prefetch_write(at);
+        if len > 64 {
+            memory.prefetch_write(at + 64);
         }
     }
 
@@ -151,6 +164,7 @@ impl TransmitQueue {
         let Some(buffer) = self.free.pop_front() else {
             return false;
         };
+        self.prefetch_buffer(AHEAD, len);
         let (at, index) = (layout.buffer(buffer), usize::from(buffer));
         let memory = &self.ring.common.memory;
         if !self.stenciled[index] {

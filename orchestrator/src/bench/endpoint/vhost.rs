@@ -329,6 +329,8 @@ fn config(socket: &Path, options: &VhostOptions) -> FrontEndConfig {
     config.queue_size = options.ring;
     config.huge_pages = true;
     config.transmit_buffer = BUFFER;
+    // A frame of 64 bytes is one line to write; the header before it stays as it is.
+    config.buffer_offset = 64 - NetHeader::LEN as u32;
     config.features = feature::VERSION_1 | feature::INDIRECT_DESC;
     if options.packed {
         config.features |= feature::RING_PACKED;
