@@ -49,9 +49,7 @@ pub fn text(results: &Results) -> String {
         text::line(&mut out, &format!("  {meaning}"));
         out.push('\n');
     }
-    if results.host.build == "debug" {
-        out.push_str("Measured with a debug build: these figures say nothing about a release.\n");
-    }
+    out.push_str(text::remarks(results));
     out
 }
 

@@ -39,13 +39,23 @@ pub fn results(results: &Results) -> String {
         out.push_str(&self::comparison(comparison));
         out.push('\n');
     }
-    if results.host.build == "debug" {
-        out.push_str("Measured with a debug build: these figures say nothing about a release.\n");
-    }
-    if results.partial {
-        out.push_str("Stopped or failed before its end: this report is partial.\n");
-    }
+    out.push_str(remarks(results));
     out
+}
+
+/// What is to be said of results that are not what they should be.
+pub fn remarks(results: &Results) -> &'static str {
+    match (results.host.build == "debug", results.partial) {
+        (false, false) => "",
+        (true, false) => {
+            "Measured with a debug build: these figures say nothing about a release.\n"
+        }
+        (false, true) => "Stopped or failed before its end: this report is partial.\n",
+        (true, true) => {
+            "Measured with a debug build: these figures say nothing about a release.\n\
+             Stopped or failed before its end: this report is partial.\n"
+        }
+    }
 }
 
 /// A case in lines.
