@@ -101,7 +101,7 @@ fn mixed_traffic_passes() {
         "TCP and UDP",
         "IPv4 and IPv6",
         "Zipf 1.1",
-        "94:7,594:4,1518:1",
+        "94:7,594:4,1514:1",
         "500 new",
     ] {
         assert!(described.contains(words), "no {words} in {described}");

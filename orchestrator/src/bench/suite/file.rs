@@ -140,7 +140,7 @@ pub struct Loop {}
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Traffic {
-    /// Lengths of frames in bytes, without check sequence: a number, `imix`, a mix as `64:7,594:4,1518:1`, or a genome
+    /// Lengths of frames in bytes, without check sequence: a number, `imix`, a mix as `64:7,594:4,1514:1`, or a genome
     /// of RFC 6985 as `7a4d1g`. Default 64.
     pub frame: OneOrMany<Size>,
     /// Flows at a time. Default 1.
@@ -271,7 +271,7 @@ impl<'de> Deserialize<'de> for Size {
             type Value = Size;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a frame length, `imix`, or a mix as `64:7,594:4,1518:1`")
+                f.write_str("a frame length, `imix`, or a mix as `64:7,594:4,1514:1`")
             }
 
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<Size, E> {
@@ -304,7 +304,7 @@ impl JsonSchema for Size {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "anyOf": [
             { "type": "integer", "minimum": 64, "maximum": 9216 },
-            { "type": "string", "examples": ["imix", "64:7,594:4,1518:1", "7a4d1g"] },
+            { "type": "string", "examples": ["imix", "64:7,594:4,1514:1", "7a4d1g"] },
         ] })
     }
 }

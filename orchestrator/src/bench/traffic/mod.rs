@@ -58,9 +58,10 @@ pub enum Sizes {
 }
 
 impl Sizes {
-    /// The mix that the field calls IMIX: 7 of 64, 4 of 594 and 1 of 1518 bytes.
+    /// The mix that the field calls IMIX: 7 of 64, 4 of 594 and 1 of 1514 bytes, which is 1518 with
+    /// its check sequence and fills an MTU of 1500.
     pub fn imix() -> Self {
-        Self::Mix(vec![(64, 7), (594, 4), (1518, 1)])
+        Self::Mix(vec![(64, 7), (594, 4), (1514, 1)])
     }
 
     /// The longest.
