@@ -15,6 +15,5 @@ mkdir -p "$target/bench"
 status=0
 "$target/release/chainplane" bench suite "$suite" --json "$out.json" --csv "$out.csv" --html "$out.html" --picture "$out.svg" \
   --markdown "$out.md" "$@" || status=$?
-echo
-cat "$out.md"
+[ ! -s "$out.md" ] || { echo; cat "$out.md"; }
 exit $status
