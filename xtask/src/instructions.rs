@@ -14,10 +14,11 @@ use crate::report::Report;
 use crate::{cargo, target_directory, workspace};
 
 /// The cases of `turns` that are counted, and packets of each.
-const CASES: [(&str, u32); 6] = [
+const CASES: [(&str, u32); 7] = [
     ("64", 50_000),
     ("64-no-merge", 50_000),
     ("64-ring-256", 50_000),
+    ("64-packed", 50_000),
     ("64-four-functions", 20_000),
     ("1518", 20_000),
     ("large", 400),

@@ -42,6 +42,8 @@ pub struct FastPair {
     /// The frame with its header.
     frame: Vec<u8>,
     scratch: Vec<u8>,
+    /// Where the pieces of the frame in hand are.
+    list: Vec<Piece>,
     burst: u16,
     /// Transmit buffers of a frame.
     pieces: u16,
@@ -79,6 +81,7 @@ impl FastPair {
         let posted = receive.layout().buffer_size;
         let mut made = Self {
             scratch: vec![0; posted],
+            list: Vec::with_capacity(pieces),
             merged: frame.len() > posted,
             receive,
             transmit,
@@ -95,21 +98,20 @@ impl FastPair {
             let head = index * made.pieces;
             let ids: Vec<u16> = (head..head + made.pieces).collect();
             made.write(head);
-            let list = made.list(head);
-            made.transmit.offer(&ids, &list, made.indirect);
+            made.find(head);
+            made.transmit.offer(&ids, &made.list, made.indirect);
         }
         made.transmit.flush();
         made
     }
 
-    /// Where a frame is whose buffers have the numbers from `head` on.
-    fn list(&self, head: u16) -> Vec<Piece> {
+    /// Lists where a frame is whose buffers have the numbers from `head` on.
+    fn find(&mut self, head: u16) {
         let layout = self.transmit.layout();
-        let chunks = self.frame.chunks(layout.buffer_size);
-        (head..)
-            .zip(chunks)
-            .map(|(buffer, bytes)| (layout.buffer(buffer), bytes.len() as u32))
-            .collect()
+        let chunks = (head..).zip(self.frame.chunks(layout.buffer_size));
+        self.list.clear();
+        self.list
+            .extend(chunks.map(|(buffer, bytes)| (layout.buffer(buffer), bytes.len() as u32)));
     }
 
     /// Writes a frame into its buffers.
@@ -172,9 +174,20 @@ impl FastPair {
         }
         let starved = self.transmit.is_drained();
         if self.mode == FastMode::Rewrite {
-            for ahead in 0..sent {
+            let mut buffers = [0; Self::BURST as usize];
+            let buffers = &mut buffers[..usize::from(sent.min(Self::BURST))];
+            for (ahead, buffer) in (0..).zip(&mut *buffers) {
                 let (id, _) = self.transmit.used_entry(ahead);
-                self.write((id as u16).min(self.window - 1));
+                *buffer = self
+                    .transmit
+                    .layout()
+                    .buffer((id as u16).min(self.window - 1));
+                let memory = &self.transmit.common.memory;
+                memory.prefetch_write(*buffer);
+                memory.prefetch_write(*buffer + (self.frame.len() - 1).min(64));
+            }
+            for buffer in buffers {
+                self.transmit.common.memory.write(*buffer, &self.frame);
             }
         }
         self.transmit.recycle(sent, self.frame.len() as u32);
@@ -184,7 +197,8 @@ impl FastPair {
     /// The same for frames of several buffers.
     fn send_long(&mut self) -> (u16, bool) {
         let waiting = self.transmit.waiting();
-        let sent = waiting.min(self.burst.into());
+        // As many descriptors as are looked at on the other ring, so that neither gets ahead.
+        let sent = waiting.min((self.burst / self.pieces).max(1).into());
         for _ in 0..sent {
             let Some((head, _)) = self.transmit.take() else {
                 break;
@@ -193,8 +207,8 @@ impl FastPair {
             if self.mode == FastMode::Rewrite {
                 self.write(head);
             }
-            let list = self.list(head);
-            self.transmit.offer_again(head, &list, self.indirect);
+            self.find(head);
+            self.transmit.offer_again(head, &self.list, self.indirect);
         }
         self.transmit.flush();
         (sent as u16, waiting == usize::from(self.window))
@@ -203,16 +217,19 @@ impl FastPair {
     /// Reads what was received.
     fn read(&mut self, filled: u16) {
         let receive = &self.receive;
-        let layout = receive.layout();
-        for ahead in 0..filled {
+        let (layout, memory) = (receive.layout(), &receive.common.memory);
+        let into = &mut self.scratch[..];
+        let mut entries = [(0, 0); Self::BURST as usize];
+        let entries = &mut entries[..usize::from(filled.min(Self::BURST))];
+        for (ahead, entry) in (0..).zip(&mut *entries) {
             let (id, len) = receive.used_entry(ahead);
-            let id = (id as u16).min(layout.size - 1);
-            let into = &mut self.scratch[..];
-            let len = (len as usize).min(into.len());
-            receive
-                .common
-                .memory
-                .read(layout.buffer(id), &mut into[..len]);
+            let at = layout.buffer((id as u16).min(layout.size - 1));
+            *entry = (at, (len as usize).min(into.len()));
+            memory.prefetch_read(at);
+            memory.prefetch_read(at + entry.1.saturating_sub(1).min(64));
+        }
+        for &mut (at, len) in entries {
+            memory.read(at, &mut into[..len]);
             self.checksum = self
                 .checksum
                 .wrapping_add(into[len.saturating_sub(1)].into());
