@@ -60,7 +60,8 @@ impl Nat {
     }
 }
 
-/// The error's own checksum, unless it is still to be computed, and that of the quoted IP header (REQ-3).
+/// The error's own checksum, unless it, or one that it covers, is still to be computed, and that of the quoted IP
+/// header (REQ-3).
 fn checksums_hold(packet: &Packet, quote: &Quote) -> bool {
     let data = packet.data();
     let (l4, offload) = (packet.layers().l4 as usize, packet.offload());
@@ -70,7 +71,7 @@ fn checksums_hold(packet: &Packet, quote: &Quote) -> bool {
 
 /// Rewrites the quoted packet's endpoints, the checksums in it, and the error's.
 fn requote(packet: &mut Packet, quote: &Quote, src: Endpoint, dst: Endpoint) {
-    let (l4, done_later) = (packet.layers().l4 as usize, packet.offload().needs_checksum);
+    let (l4, done_later) = (packet.layers().l4 as usize, packet.has_partial_checksum());
     let end = packet.len().min(quote.l3 + REGION);
     let data = packet.data_mut();
     let Some(region) = data.get_mut(quote.l3..end) else {

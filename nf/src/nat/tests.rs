@@ -5,7 +5,7 @@ use core::time::Duration;
 use chainplane_dataplane::engine::Hop;
 use chainplane_dataplane::function::{INSIDE, OUTSIDE};
 use chainplane_dataplane::packet::tcp_flag::{ACK, FIN, RST, SYN};
-use chainplane_dataplane::packet::{Mac, Offload};
+use chainplane_dataplane::packet::{Mac, Offload, checksum};
 use chainplane_dataplane::sim::{Sim, SimFunction};
 
 use super::{Config, Forward, Transport};
@@ -13,6 +13,7 @@ use crate::config::{self, Kind, OneOrMany, Prefix, Site};
 use crate::track::Endpoint;
 use crate::track::testing::{
     INNER, OUTER, at, echo, endpoints, fragment, quoted, raw, tcp, udp, unreachable, v4, who_has,
+    with_partial_inside,
 };
 
 /// Ports of the simulated worker.
@@ -369,6 +370,26 @@ fn icmp_errors_are_translated_with_what_they_quote() {
         }
         assert_eq!(value(&mut sim, "icmp-errors"), 9);
     }
+}
+
+#[test]
+fn an_error_that_covers_a_sum_still_to_be_computed_keeps_its_own_right() {
+    let mut sim = sim(&config(), None);
+    let (host, server) = (at("10.0.0.1:5000"), at("192.0.2.1:53"));
+    let (_, left) = send(&mut sim, IN, &udp(host, server)).unwrap();
+    let error = unreachable(
+        server.address,
+        endpoints(&left).0.address,
+        &left,
+        left.len(),
+    );
+    let (error, offload) = with_partial_inside(error, 34);
+    sim.inject_with(OUT, &error, offload);
+    sim.run();
+    // The port completes nothing, so that the engine has computed what was left.
+    let got = &sim.sent(IN)[0].bytes;
+    assert_eq!(endpoints(got).1.address, host.address);
+    assert_eq!(checksum(&got[34..]), 0);
 }
 
 #[test]

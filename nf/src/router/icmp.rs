@@ -139,7 +139,7 @@ pub fn is_answerable(packet: &Packet) -> bool {
 /// Turns an echo request into its reply, where it is.
 pub fn answer_echo(packet: &mut Packet) {
     let (l4, ipv6) = (packet.layers().l4 as usize, packet.layers().is_ipv6());
-    let unsummed = packet.offload().needs_checksum;
+    let unsummed = packet.has_partial_checksum();
     let frame = packet.data_mut();
     let reply = if ipv6 {
         frame[L3 + 8..L3 + 40].rotate_left(16);

@@ -3,7 +3,7 @@
 use core::net::{IpAddr, Ipv4Addr};
 
 use chainplane_dataplane::packet::tcp_flag::{ACK, FIN, RST, SYN};
-use chainplane_dataplane::packet::{Pseudo, checksum, pseudo_header};
+use chainplane_dataplane::packet::{Offload, Pseudo, Sum, checksum, pseudo_header};
 use etherparse::{
     EtherType, Ethernet2Header, Icmpv4Type, Icmpv6Type, NetSlice, PacketBuilder, PacketBuilderStep,
     SlicedPacket, TransportSlice,
@@ -96,6 +96,28 @@ pub(crate) fn unreachable(src: IpAddr, dst: IpAddr, frame: &[u8], quoted: usize)
     }
     .unwrap();
     out
+}
+
+/// An ICMP message, whose header is at `l4`, of which a checksum in the last 8 bytes is still to be computed; the
+/// message's own covers what it will be, as a sender of tunnelled packets computes it.
+pub(crate) fn with_partial_inside(mut frame: Vec<u8>, l4: usize) -> (Vec<u8>, Offload) {
+    let start = frame.len() - 8;
+    let field = start + 6..start + 8;
+    let before = Sum::default().minus_bytes(&frame[start..]);
+    frame[field.clone()].copy_from_slice(&[0x12, 0x34]);
+    let mut completed = frame[start..].to_vec();
+    let sum = Sum::default().plus_bytes(&completed).finish();
+    completed[6..].copy_from_slice(&sum.to_be_bytes());
+    let own = u16::from_be_bytes([frame[l4 + 2], frame[l4 + 3]]);
+    let own = before.plus_bytes(&completed).apply(own);
+    frame[l4 + 2..l4 + 4].copy_from_slice(&own.to_be_bytes());
+    let offload = Offload {
+        needs_checksum: true,
+        checksum_start: start as u16,
+        checksum_offset: 6,
+        ..Offload::default()
+    };
+    (frame, offload)
 }
 
 /// Any IPv4 packet with this protocol.

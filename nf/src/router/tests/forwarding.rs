@@ -4,6 +4,7 @@ use chainplane_dataplane::packet::Mac;
 use smoltcp::wire::{EthernetFrame, Ipv4Packet, Ipv6Packet};
 
 use super::fixture::*;
+use crate::track::testing::with_partial_inside;
 
 fn macs(frame: &[u8]) -> (Mac, Mac) {
     let frame = EthernetFrame::new_checked(frame).unwrap();
@@ -177,4 +178,25 @@ fn what_is_not_to_be_forwarded_is_dropped_and_counted() {
     let mut other = udp("10.0.2.2").frame();
     other[12..14].copy_from_slice(&[0x88, 0xcc]);
     net.dropped(A, &other, "unknown-protocol");
+}
+
+#[test]
+fn a_ping_that_covers_a_sum_still_to_be_computed_is_answered_with_a_right_one() {
+    let mut net = Net::acquainted(None);
+    let (request, offload) = with_partial_inside(Udp::from(A, "10.0.1.1").echo(), 34);
+    net.sim.inject_with(A, &request, offload);
+    net.sim.run();
+    let frame = &net.collect()[0].1;
+    let ip = Ipv4Packet::new_checked(&frame[14..]).unwrap();
+    let icmp = smoltcp::wire::Icmpv4Packet::new_checked(ip.payload()).unwrap();
+    assert_eq!(icmp.msg_type(), smoltcp::wire::Icmpv4Message::EchoReply);
+    assert!(icmp.verify_checksum());
+    let (request, offload) = with_partial_inside(Udp::from(A, "fd00:1::1").echo(), 54);
+    net.sim.inject_with(A, &request, offload);
+    net.sim.run();
+    let frame = &net.collect()[0].1;
+    let ip = Ipv6Packet::new_checked(&frame[14..]).unwrap();
+    let icmp = smoltcp::wire::Icmpv6Packet::new_checked(ip.payload()).unwrap();
+    assert_eq!(icmp.msg_type(), smoltcp::wire::Icmpv6Message::EchoReply);
+    assert!(icmp.verify_checksum(&ip.src_addr(), &ip.dst_addr()));
 }
