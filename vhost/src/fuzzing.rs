@@ -9,7 +9,8 @@ pub use crate::backend::fuzzing::control_messages;
 use crate::memory::{GuestMemory, Mapping, RegionLayout};
 use crate::net::{NetHeader, feature};
 use crate::ring::{
-    Areas, BURST, Direction, FromGuest, MAX_FRAME, Ring, RingReport, Started, ToGuest,
+    Areas, BURST, Direction, FromGuest, MAX_FRAME, QueueRegion, Ring, RingReport, Started, ToGuest,
+    Tracker,
 };
 use crate::virtqueue::Place;
 
@@ -49,8 +50,14 @@ impl Script<'_> {
 struct Duel {
     file: Mapping,
     memory: Arc<GuestMemory>,
+    /// Where both queues tell what is in flight, which the front end writes, too.
+    inflight: Arc<Mapping>,
+    tracked: bool,
+    /// Starts of the queues so far.
+    epoch: u64,
     size: u16,
     packed: bool,
+    features: u64,
     /// Where the driver of a packed ring writes next, for both queues.
     places: [Place; 2],
     to_guest: ToGuest,
@@ -59,7 +66,7 @@ struct Duel {
 }
 
 impl Duel {
-    fn new(size: u16, features: u64) -> std::io::Result<Self> {
+    fn new(size: u16, features: u64, tracked: bool) -> std::io::Result<Self> {
         let len = 2 * REGION + 3 * FENCE;
         let fd = memfd_create("fuzz", MemfdFlags::CLOEXEC)?;
         ftruncate(&fd, len as u64)?;
@@ -75,41 +82,71 @@ impl Duel {
         };
         let regions = vec![(region(0), fd.try_clone()?), (region(1), fd)];
         let memory = Arc::new(GuestMemory::new(regions).map_err(std::io::Error::other)?);
-        let started = |queue: usize| {
-            let [desc, driver, device] = RINGS[queue].map(|at| USER + at);
-            let areas = Areas {
-                desc,
-                driver,
-                device,
-            };
-            let direction = [Direction::Writable, Direction::Readable][queue];
-            Some(Started {
-                ring: Ring::open(&memory, size, areas, None, direction, features).ok()?,
-                epoch: 1,
-                features,
-                enabled: true,
-                kick: None,
-                call: None,
-                error: None,
-                log: None,
-                inflight: None,
-            })
-        };
-        let mut to_guest = ToGuest::new(Arc::new(RingReport::default()), None);
-        let mut from_guest = FromGuest::new(Arc::new(RingReport::default()), None);
-        to_guest.install(started(0));
-        from_guest.install(started(1));
-        assert!(to_guest.is_running() && from_guest.is_running());
-        Ok(Self {
+        let packed = features & feature::RING_PACKED != 0;
+        let len = 2 * QueueRegion::bytes(size, packed);
+        let fd = memfd_create("fuzz", MemfdFlags::CLOEXEC)?;
+        ftruncate(&fd, len as u64)?;
+        let mut duel = Self {
             file,
             memory,
+            inflight: Arc::new(Mapping::of_file(&fd, len)?),
+            tracked,
+            epoch: 0,
             size,
-            packed: features & feature::RING_PACKED != 0,
+            packed,
+            features,
             places: [Place::START; 2],
-            to_guest,
-            from_guest,
+            to_guest: ToGuest::new(Arc::new(RingReport::default()), None),
+            from_guest: FromGuest::new(Arc::new(RingReport::default()), None),
             frame: vec![0; MAX_FRAME],
+        };
+        duel.start();
+        assert!(duel.to_guest.is_running() && duel.from_guest.is_running());
+        Ok(duel)
+    }
+
+    /// Starts both queues, or starts them anew where the region of one allows it.
+    fn start(&mut self) {
+        self.epoch += 1;
+        let [to, from] = [0, 1].map(|queue| self.started(queue));
+        self.to_guest.install(to);
+        self.from_guest.install(from);
+    }
+
+    fn started(&self, queue: usize) -> Option<Started> {
+        let [desc, driver, device] = RINGS[queue].map(|at| USER + at);
+        let areas = Areas {
+            desc,
+            driver,
+            device,
+        };
+        let direction = [Direction::Writable, Direction::Readable][queue];
+        let (size, features) = (self.size, self.features);
+        let opened = Ring::open(&self.memory, size, areas, None, direction, features);
+        let mut ring = opened.ok()?;
+        let mut inflight = None;
+        if self.tracked {
+            let region = QueueRegion::of_queue(&self.inflight, queue, size, self.packed)?;
+            inflight = Some(Tracker::start(region, &mut ring).ok()?);
+        }
+        Some(Started {
+            ring,
+            epoch: self.epoch,
+            features,
+            enabled: true,
+            kick: None,
+            call: None,
+            error: None,
+            log: None,
+            inflight,
         })
+    }
+
+    /// The front end writes to what it keeps of us.
+    fn write_inflight(&self, script: &mut Script<'_>) -> Option<()> {
+        let (at, bytes) = (usize::from(script.word()?), script.take::<8>()?);
+        self.inflight.write(at % (self.inflight.len() - 7), &bytes);
+        Some(())
     }
 
     /// Offset in the file of an address relative to the guest's first one.
@@ -277,11 +314,17 @@ pub fn ring(data: &[u8]) {
     if features & 0x20 != 0 {
         wanted |= feature::IN_ORDER;
     }
-    let Ok(mut duel) = Duel::new(entries, wanted) else {
+    let tracked = features & 0x40 != 0;
+    let Ok(mut duel) = Duel::new(entries, wanted, tracked) else {
         return;
     };
     while let Some(step) = script.byte() {
-        let went = if step & 0x80 == 0 {
+        let went = if tracked && step & 0x7f == 0x3f {
+            duel.write_inflight(&mut script)
+        } else if tracked && step == 0xff {
+            duel.start();
+            Some(())
+        } else if step & 0x80 == 0 {
             duel.driver(usize::from(step >> 6), step & 0x3f, &mut script)
         } else {
             duel.device(step & 0x7f, &mut script)
@@ -370,6 +413,46 @@ mod tests {
                     1 => vec![0x80, 64, 0x81],
                     2 => vec![0x82],
                     _ => vec![0x83, index, len as u8, (len >> 8) as u8 & 7],
+                });
+            }
+            super::ring(&script);
+        }
+
+        /// The front end writes what it likes to the region, and we start from that.
+        #[test]
+        fn any_region_is_survived(
+            size in 0u8..128,
+            features in 0u8..64,
+            steps in proptest::collection::vec(
+                (0u8..2, any::<u16>(), 0u16..0x800, 0u8..40, any::<[u8; 8]>(), any::<u8>()),
+                1..60,
+            ),
+        ) {
+            let mut script = vec![size % 9, features | 0x40];
+            for (queue, address, len, at, word, next) in steps {
+                let index = word[0] & ((1 << (size % 8)) - 1);
+                script.extend([queue << 6, if features & 0x10 == 0 { index } else { address as u8 }]);
+                if features & 0x10 == 0 {
+                    script.extend((address & 0x3fff).to_le_bytes());
+                    script.extend(len.to_le_bytes());
+                    script.extend([if queue == 0 { 2 } else { 0 }, index]);
+                    script.extend([queue << 6 | 1, index]);
+                } else {
+                    script.push((address >> 8) as u8 & 0x3f);
+                    script.extend(len.to_le_bytes());
+                    script.extend([if queue == 0 { 2 } else { 0 }, index]);
+                }
+                if next % 3 == 0 {
+                    // Headers mostly, and marks.
+                    script.extend([0x3f, at & 0xf8, 0]);
+                    let small = word.map(|byte| if next & 0x40 == 0 { byte & 3 } else { byte });
+                    script.extend(small);
+                }
+                script.extend(match next % 4 {
+                    0 => vec![0x80, 64, 0x82],
+                    1 => vec![0x83, index, 60, 0],
+                    2 => vec![0xff],
+                    _ => vec![0x80, 64, 0xff, 0x82],
                 });
             }
             super::ring(&script);
