@@ -84,6 +84,8 @@ impl Servers {
             None => return refuse(tuple, segment, source, wire),
         };
         let server = &mut self.all[index as usize];
+        // As the wire said last: no checksum tells of a source address that was damaged once.
+        server.to = source;
         let brought = server.tcb.receive(segment);
         server.bytes += brought.bytes;
         while server.bytes >= self.request {

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use chainplane_vhost::backend::QueuePair;
+use chainplane_vhost::net::NetHeader;
+
 use crate::bench::endpoint::EndpointSpec;
 use crate::bench::faulty::{Faulty, Rates, Switch};
-use crate::bench::loopback::{Lane, Loopback};
+use crate::bench::loopback::{Lane, Loopback, Plain};
 use crate::bench::traffic::fill::Fill;
 use crate::bench::traffic::{IpVersions, Sizes, Traffic};
 use crate::bench::trial::{
@@ -119,14 +122,44 @@ fn what_gets_lost_is_sent_again() {
 }
 
 #[test]
+fn a_source_address_that_was_damaged_once_is_forgotten() {
+    /// Damages the sender's MAC address in the first frames, which no checksum of IP or TCP covers.
+    struct Slip(usize);
+    impl Lane for Slip {
+        fn pass(&mut self, from: &mut QueuePair, to: &mut QueuePair) -> usize {
+            let count = from.from_guest.fetch(1);
+            let lens: Vec<u32> = from.from_guest.frame_lens().collect();
+            if count == 0 || to.to_guest.reserve(&lens) == 0 {
+                from.from_guest.complete();
+                return count;
+            }
+            let mut frame = vec![0; 10_000];
+            let len = from.from_guest.read(0, 0, &mut frame);
+            frame.truncate(len);
+            if let Some(left) = self.0.checked_sub(1) {
+                self.0 = left;
+                frame[8] ^= 0x10;
+            }
+            to.to_guest.fill(0, NetHeader::default(), &frame);
+            to.to_guest.publish();
+            from.from_guest.complete();
+            count
+        }
+    }
+    let lanes: Vec<Box<dyn Lane>> = vec![Box::new(Slip(3)), Box::new(Plain)];
+    let loopback = Loopback::with(1, None, lanes).unwrap();
+    let mut target = attach(loopback.endpoints(256), IpVersions::V4);
+    let load = load(Pace::ConnectionsPerSecond(100.0), 100);
+    let result = target.stateful(&load, &Silent).unwrap();
+    sound(&result);
+    assert!(result.retransmitted >= 3, "{result:?}");
+}
+
+#[test]
 fn what_nobody_answers_is_told() {
     struct Hole;
     impl Lane for Hole {
-        fn pass(
-            &mut self,
-            from: &mut chainplane_vhost::backend::QueuePair,
-            _: &mut chainplane_vhost::backend::QueuePair,
-        ) -> usize {
+        fn pass(&mut self, from: &mut QueuePair, _: &mut QueuePair) -> usize {
             let count = from.from_guest.fetch(64);
             from.from_guest.complete();
             count
