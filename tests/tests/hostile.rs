@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use chainplane::instance::Instance;
-
 use chainplane_benches::siege::{self, Attack, FULL, Hostile, Polled, Siege};
+use chainplane_dataplane::rota::LONGEST_REST;
 use chainplane_vhost::driver::{FrontEnd, FrontEndConfig};
 use chainplane_vhost::net::NetHeader;
 use chainplane_vhost::ring::{BURST_BYTES, BURST_DESCRIPTORS, MAX_CHAIN, MAX_FRAME, RingError};
@@ -49,9 +49,9 @@ fn poll_beside<T: Send + 'static>(
     let polls = Arc::new(AtomicU64::new(0));
     let seen = polls.clone();
     let thread = thread::spawn(move || {
-        // Lets the worker have two polls, so that it has seen what was done before.
+        // Lets the worker have so many polls that it has seen what was done before: a guest who was silent rests.
         misbehave(&|| {
-            let until = seen.load(Ordering::Acquire) + 2;
+            let until = seen.load(Ordering::Acquire) + u64::from(LONGEST_REST) + 2;
             while seen.load(Ordering::Acquire) < until {
                 thread::sleep(Duration::from_micros(20));
             }
