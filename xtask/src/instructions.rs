@@ -21,7 +21,8 @@ const CASES: [(&str, u32); 7] = [
     ("64-packed", 50_000),
     ("64-four-functions", 20_000),
     ("1518", 20_000),
-    ("large", 400),
+    // Fewer vary by more than is tolerated: rings and buffers are touched for the first time.
+    ("large", 1600),
 ];
 
 /// What a case may cost more, or less, than was recorded, in percent.
