@@ -10,7 +10,7 @@ use crate::time::Time;
 
 /// Turns from one question to the next at most, for a port that rests: what its next packet may wait longer than
 /// without. Nor does it wait for more than [`LONGEST_REST_TIME`], however long the turns are.
-pub const LONGEST_REST: u32 = 16;
+pub const LONGEST_REST: u32 = 32;
 
 /// As [`LONGEST_REST`], in time.
 pub const LONGEST_REST_TIME: Duration = Duration::from_nanos((LONGEST_REST as u64) << TICK);
@@ -164,7 +164,7 @@ mod tests {
         let mut rota = rested(32);
         rota.ask_everyone();
         assert_eq!(turn(&mut rota, Time(0)).len(), 32);
-        assert_eq!(turn(&mut rota, Time(0)).len(), 2);
+        assert_eq!(turn(&mut rota, Time(0)).len(), 32 / LONGEST_REST as usize);
     }
 
     #[test]
