@@ -247,6 +247,7 @@ impl Loop {
 
     fn run(mut self, idle: Idle) {
         let mut last_busy = self.now();
+        let mut told = last_busy;
         let (mut working, mut unwoken) = (false, false);
         while !self.mail.stop.load(Ordering::Relaxed) {
             if self.mail.waiting.load(Ordering::Relaxed) {
@@ -273,6 +274,11 @@ impl Loop {
                 Idle::Interrupt => Duration::ZERO,
             };
             if now.since(last_busy) < patience {
+                // As often as somebody who sleeps: this one may never do so.
+                if now.since(told) >= LONGEST_SLEEP {
+                    self.tell_finished();
+                    told = now;
+                }
                 std::hint::spin_loop();
                 continue;
             }
@@ -306,13 +312,16 @@ impl Loop {
         }
     }
 
+    fn tell_finished(&self) {
+        let finished = self.engine.is_finished();
+        self.mail.finished.store(finished, Ordering::Release);
+    }
+
     /// Sleeps until a port or a control thread wants something, but for no longer than timers allow. True if it slept for
     /// as long as can be, and nobody woke it.
     fn sleep(&mut self, now: Time) -> bool {
         self.engine.publish_gauges();
-        self.mail
-            .finished
-            .store(self.engine.is_finished(), Ordering::Release);
+        self.tell_finished();
         self.armed = true;
         if self.engine.arm() {
             return false;

@@ -13,6 +13,22 @@ use crate::ports::VhostUser;
 const LIMIT: Duration = Duration::from_secs(30);
 const FRAME: [u8; 64] = [7; 64];
 
+fn pool() -> std::io::Result<Pool> {
+    Pool::new(PoolConfig {
+        small: 128,
+        large: 2,
+        huge_pages: HugePages::Never,
+    })
+}
+
+fn config(idle: Idle) -> WorkerConfig {
+    WorkerConfig {
+        name: "test".into(),
+        core: None,
+        idle,
+    }
+}
+
 /// A worker with two ports that lead to each other, and a driver at each.
 struct Bench {
     drivers: [DriverPair; 2],
@@ -35,18 +51,8 @@ impl Bench {
             devices.push(device);
             queues.push(pairs);
         }
-        let config = WorkerConfig {
-            name: "test".into(),
-            core: None,
-            idle,
-        };
-        let worker = Worker::start(&config, wake, move || {
-            let pool = Pool::new(PoolConfig {
-                small: 128,
-                large: 2,
-                huge_pages: HugePages::Never,
-            })?;
-            let mut engine = Engine::new(pool, Objects::default(), None);
+        let worker = Worker::start(&config(idle), wake, move || {
+            let mut engine = Engine::new(pool()?, Objects::default(), None);
             for (port, pairs) in queues.into_iter().enumerate() {
                 let other = Hop::Port(1 - port as u16);
                 engine.add_port("port", Box::new(VhostUser::new(pairs)), other);
@@ -166,4 +172,19 @@ fn no_kick_is_lost_with_packed_rings() {
 #[test]
 fn no_kick_is_lost_with_packed_rings_and_event_indices() {
     kicks_race_with_sleep(feature::RING_PACKED | feature::EVENT_IDX);
+}
+
+/// A run of nothing but capture files ends by itself in every mode.
+#[test]
+fn every_worker_tells_that_nothing_is_left() {
+    for idle in [Idle::Busy, Idle::Adaptive, Idle::Interrupt] {
+        let worker = Worker::start(&config(idle), WakeHandle::new().unwrap(), || {
+            Ok(Engine::new(pool()?, Objects::default(), None))
+        });
+        let (worker, start) = (worker.unwrap(), Instant::now());
+        while !worker.is_finished() {
+            assert!(start.elapsed() < LIMIT, "{idle:?}");
+            std::thread::yield_now();
+        }
+    }
 }
