@@ -11,9 +11,13 @@ use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::control::client;
 use crate::diagnostic::Report;
@@ -157,14 +161,28 @@ pub fn explain(report: &Report) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// A flag that SIGINT and SIGTERM raise; a second signal ends the process at once.
+/// Signals within this time are one wish: timeout(1) sends one to the program and another to its group.
+const ONE_WISH: Duration = Duration::from_millis(500);
+
+/// A flag that SIGINT and SIGTERM raise; one that comes later than those of one wish ends the process at once.
 fn stop_signal() -> Result<Arc<AtomicBool>, ExitCode> {
     let flag = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flag))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
-            .map_err(|error| fail(&format!("no signals: {error}")))?;
-    }
+    let raised = Arc::clone(&flag);
+    let watch = move |mut signals: Signals| {
+        let mut first = None;
+        for _ in &mut signals {
+            raised.store(true, Ordering::Relaxed);
+            if first.get_or_insert_with(Instant::now).elapsed() >= ONE_WISH {
+                std::process::exit(130);
+            }
+        }
+    };
+    Signals::new([SIGINT, SIGTERM])
+        .and_then(|signals| {
+            let thread = thread::Builder::new().name("signals".into());
+            thread.spawn(move || watch(signals))
+        })
+        .map_err(|error| fail(&format!("no signals: {error}")))?;
     Ok(flag)
 }
 

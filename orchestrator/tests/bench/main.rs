@@ -160,7 +160,11 @@ fn an_interrupted_run_reports_what_it_has() {
     // Long enough for the first method and a slice of the second, which takes minutes.
     std::thread::sleep(Duration::from_secs(8));
     let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).expect("a process");
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("a signal");
+    // Twice, as timeout(1) does it.
+    for pause in [20, 0] {
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("a signal");
+        std::thread::sleep(Duration::from_millis(pause));
+    }
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
     assert!(
