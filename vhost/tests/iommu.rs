@@ -12,7 +12,7 @@ use chainplane_vhost::backend::{Device, DeviceConfig, QueuePair};
 use chainplane_vhost::driver::{DriverPair, FrontEnd, FrontEndConfig, GUEST_BASE, USER_BASE};
 use chainplane_vhost::iotlb::{Entry, access};
 use chainplane_vhost::net::{NetHeader, feature};
-use common::{Keeping, PATIENCE, ping, socket, wait_for};
+use common::{Echo, PATIENCE, ping, socket, wait_for};
 use vhost::VhostBackend;
 
 const BOTH: u8 = access::READ | access::WRITE;
@@ -93,7 +93,7 @@ fn translations_come_for_packed_rings() {
 
 fn translations_come(format: u64) {
     let (_dir, path) = socket();
-    let echo = Keeping::start(DeviceConfig::new(&path));
+    let echo = Echo::keeping(DeviceConfig::new(&path));
     let mut config = config(&path);
     config.features |= format;
     let (front_end, mut pairs) = FrontEnd::connect(config).expect("connects");
@@ -132,7 +132,7 @@ fn translations_of_packed_rings_that_are_taken_back_all_the_time() {
 
 fn translations_go(format: u64) {
     let (_dir, path) = socket();
-    let echo = Keeping::start(DeviceConfig::new(&path));
+    let echo = Echo::keeping(DeviceConfig::new(&path));
     let mut config = config(&path);
     config.features |= format;
     let (front_end, mut pairs) = FrontEnd::connect(config).expect("connects");
@@ -384,7 +384,7 @@ fn translations_that_make_no_sense_are_refused() {
 #[test]
 fn an_iommu_needs_a_channel_and_goes_with_its_feature() {
     let (_dir, path) = socket();
-    let echo = Keeping::start(DeviceConfig::new(&path));
+    let echo = Echo::keeping(DeviceConfig::new(&path));
     {
         // A front end that takes every feature, but can't be asked, has no IOMMU.
         let (front_end, mut pairs) = common::connect(&path);

@@ -9,7 +9,7 @@ use chainplane_vhost::backend::{Device, DeviceConfig};
 use chainplane_vhost::driver::{DriverPair, FrontEnd, FrontEndConfig};
 use chainplane_vhost::memory::MAX_REGIONS;
 use chainplane_vhost::ring::RingError;
-use common::{Keeping, PATIENCE, ping, socket, wait_for};
+use common::{Echo, PATIENCE, ping, socket, wait_for};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::pwrite;
 use vhost::VhostUserMemoryRegionInfo;
@@ -72,7 +72,7 @@ fn connect(path: &std::path::Path) -> (FrontEnd, Vec<DriverPair>) {
 #[test]
 fn as_many_slots_as_there_can_be() {
     let (_dir, path) = socket();
-    let device = Keeping::start(DeviceConfig::new(&path));
+    let device = Echo::keeping(DeviceConfig::new(&path));
     let (front_end, mut pairs) = connect(&path);
     let mut messages = front_end.messages();
     assert_eq!(messages.get_max_mem_slots().expect("answers"), 509);
@@ -114,7 +114,7 @@ fn as_many_slots_as_there_can_be() {
 #[test]
 fn slots_come_and_go_while_frames_pass() {
     let (_dir, path) = socket();
-    let device = Keeping::start(DeviceConfig::new(&path));
+    let device = Echo::keeping(DeviceConfig::new(&path));
     let (front_end, mut pairs) = connect(&path);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {

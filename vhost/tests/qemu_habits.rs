@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chainplane_vhost::backend::{Device, DeviceConfig};
+use chainplane_vhost::backend::{Device, DeviceConfig, QueuePair};
 use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo};
@@ -24,18 +24,24 @@ fn message(request: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A device, and a connection on which nothing was said yet.
+fn unnegotiated() -> (Device, Vec<QueuePair>, UnixStream) {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("socket");
+    let (device, pairs) = Device::start(DeviceConfig::new(&socket), Box::new(|| {})).unwrap();
+    let front_end = UnixStream::connect(&socket).unwrap();
+    front_end
+        .set_read_timeout(Some(Duration::from_mins(1)))
+        .unwrap();
+    (device, pairs, front_end)
+}
+
 /// QEMU enables the queues of a network card before it has negotiated any feature, and not again later.
 #[test]
 fn a_queue_may_be_enabled_before_any_feature() {
     const GET_FEATURES: u32 = 1;
     const SET_VRING_ENABLE: u32 = 18;
-    let directory = tempfile::tempdir().unwrap();
-    let socket = directory.path().join("socket");
-    let (device, _pairs) = Device::start(DeviceConfig::new(&socket), Box::new(|| {})).unwrap();
-    let mut front_end = UnixStream::connect(&socket).unwrap();
-    front_end
-        .set_read_timeout(Some(Duration::from_mins(1)))
-        .unwrap();
+    let (device, _pairs, mut front_end) = unnegotiated();
 
     let queue_0_on = [0, 0, 0, 0, 1, 0, 0, 0];
     front_end
@@ -56,13 +62,7 @@ fn a_queue_may_be_enabled_before_any_feature_and_is_answered() {
     const GET_PROTOCOL_FEATURES: u32 = 15;
     const SET_PROTOCOL_FEATURES: u32 = 16;
     const SET_VRING_ENABLE: u32 = 18;
-    let directory = tempfile::tempdir().unwrap();
-    let socket = directory.path().join("socket");
-    let (device, _pairs) = Device::start(DeviceConfig::new(&socket), Box::new(|| {})).unwrap();
-    let mut front_end = UnixStream::connect(&socket).unwrap();
-    front_end
-        .set_read_timeout(Some(Duration::from_mins(1)))
-        .unwrap();
+    let (device, _pairs, mut front_end) = unnegotiated();
     let mut answer = [0; 20];
     front_end
         .write_all(&message(GET_PROTOCOL_FEATURES, &[]))
@@ -195,7 +195,7 @@ fn a_guest_is_halted_and_goes_on() {
     use chainplane_vhost::net::feature;
     for format in [0, feature::RING_PACKED] {
         let (_directory, socket) = common::socket();
-        let device = common::Keeping::start(DeviceConfig::new(&socket));
+        let device = common::Echo::keeping(DeviceConfig::new(&socket));
         let mut config = FrontEndConfig::new(&socket);
         config.features |= format;
         let (mut front_end, mut pairs) = FrontEnd::connect(config).unwrap();

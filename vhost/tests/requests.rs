@@ -8,7 +8,7 @@ use chainplane_vhost::backend::device_status::{
 use chainplane_vhost::backend::{Device, DeviceConfig};
 use chainplane_vhost::driver::{FrontEnd, FrontEndConfig};
 use chainplane_vhost::net::{feature, protocol_feature};
-use common::{Echo, Keeping, connect, ping, socket, wait_for};
+use common::{Echo, connect, ping, socket, wait_for};
 use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::VhostUserConfigFlags;
@@ -208,7 +208,7 @@ fn pairs_are_switched_on_in_any_order() {
     let (_dir, path) = socket();
     let mut config = DeviceConfig::new(&path);
     config.queue_pairs = 4;
-    let device = Keeping::start(config);
+    let device = Echo::keeping(config);
     let mut config = FrontEndConfig::new(&path);
     config.queue_pairs = 4;
     let (mut front_end, mut pairs) = FrontEnd::connect(config).expect("connects");

@@ -182,6 +182,20 @@ struct Pair {
     told: bool,
 }
 
+/// Frames that differ, sent to the guest; tells how many of them found room.
+pub(super) fn send(to: &mut ToGuest, count: u16, len: u16) -> (Vec<Vec<u8>>, usize) {
+    let frames: Vec<Vec<u8>> = (0..count)
+        .map(|i| vec![i as u8 ^ 0x5a; usize::from(len + i)])
+        .collect();
+    let lens: Vec<u32> = frames.iter().map(|frame| frame.len() as u32).collect();
+    let reserved = to.reserve(&lens);
+    for (slot, frame) in frames[..reserved].iter().enumerate() {
+        to.fill(slot, NetHeader::default(), frame);
+    }
+    to.publish();
+    (frames, reserved)
+}
+
 impl Pair {
     fn new(size: u16, write: bool, features: u64) -> Self {
         let fd = memfd_create("naive", MemfdFlags::CLOEXEC).expect("memfd");
@@ -326,15 +340,7 @@ impl Pair {
     /// Delivers frames to the driver on both sides.
     fn deliver(&mut self, count: u16, len: u16) {
         let before = self.to.counters();
-        let frames: Vec<Vec<u8>> = (0..count)
-            .map(|i| vec![i as u8 ^ 0x5a; usize::from(len + i)])
-            .collect();
-        let lens: Vec<u32> = frames.iter().map(|frame| frame.len() as u32).collect();
-        let reserved = self.to.reserve(&lens);
-        for (slot, frame) in frames[..reserved].iter().enumerate() {
-            self.to.fill(slot, NetHeader::default(), frame);
-        }
-        self.to.publish();
+        let (frames, reserved) = send(&mut self.to, count, len);
         let mut chains = Vec::new();
         let mut delivered = 0;
         'frames: for frame in &frames {

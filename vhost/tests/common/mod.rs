@@ -32,17 +32,32 @@ pub struct Echo {
 }
 
 impl Echo {
+    /// What finds no room is lost.
     pub fn start(config: DeviceConfig) -> Self {
+        let mut frame = vec![0; 70_000];
+        Self::with(config, move |_, pair| echo(pair, &mut frame))
+    }
+
+    /// What finds no room is kept: a burst is not left open while memory changes.
+    pub fn keeping(config: DeviceConfig) -> Self {
+        let mut kept = vec![VecDeque::new(); config.queue_pairs.into()];
+        Self::with(config, move |index, pair| keep(pair, &mut kept[index]))
+    }
+
+    /// A device whose worker calls `turn` for each pair again and again; it tells how many frames moved.
+    fn with(
+        config: DeviceConfig,
+        mut turn: impl FnMut(usize, &mut QueuePair) -> usize + Send + 'static,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (device, mut pairs) = Device::start(config, Box::new(|| {})).expect("device starts");
         let stopped = stop.clone();
         let worker = std::thread::spawn(move || {
-            let mut frame = vec![0; 70_000];
             while !stopped.load(Ordering::Relaxed) {
                 let mut moved = 0;
-                for pair in &mut pairs {
+                for (index, pair) in pairs.iter_mut().enumerate() {
                     pair.poll();
-                    moved += echo(pair, &mut frame);
+                    moved += turn(index, pair);
                 }
                 if moved == 0 {
                     std::thread::yield_now();
@@ -154,51 +169,10 @@ pub fn ping(pair: &mut DriverPair, lens: &[usize]) {
     assert_eq!(pair.receive.bad_used + pair.transmit.bad_used, 0);
 }
 
-/// A device whose worker sends every frame back, and keeps those that find no room: a burst is not
-/// kept open while memory changes.
-pub struct Keeping {
-    pub device: Device,
-    stop: Arc<AtomicBool>,
-    worker: Option<JoinHandle<()>>,
-}
-
-impl Keeping {
-    pub fn start(config: DeviceConfig) -> Self {
-        let (device, mut pairs) = Device::start(config, Box::new(|| {})).expect("starts");
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let worker = std::thread::spawn(move || {
-            let mut kept: Vec<VecDeque<_>> = pairs.iter().map(|_| VecDeque::new()).collect();
-            while !stopped.load(Ordering::Relaxed) {
-                for (pair, kept) in pairs.iter_mut().zip(&mut kept) {
-                    pair.poll();
-                    keep(pair, kept);
-                }
-                std::thread::yield_now();
-            }
-        });
-        Self {
-            device,
-            stop,
-            worker: Some(worker),
-        }
-    }
-
-    pub fn status(&self) -> DeviceStatus {
-        self.device.status()
-    }
-}
-
-impl Drop for Keeping {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.worker.take().map(JoinHandle::join);
-    }
-}
-
-/// Takes what came, and sends what finds room.
-fn keep(pair: &mut QueuePair, kept: &mut VecDeque<(NetHeader, Vec<u8>)>) {
-    for frame in 0..pair.from_guest.fetch(64) {
+/// Takes what came, and sends what finds room; tells how many came.
+fn keep(pair: &mut QueuePair, kept: &mut VecDeque<(NetHeader, Vec<u8>)>) -> usize {
+    let count = pair.from_guest.fetch(64);
+    for frame in 0..count {
         let mut bytes = vec![0; pair.from_guest.frame_len(frame)];
         pair.from_guest.read(frame, 0, &mut bytes);
         kept.push_back((pair.from_guest.header(frame), bytes));
@@ -211,4 +185,5 @@ fn keep(pair: &mut QueuePair, kept: &mut VecDeque<(NetHeader, Vec<u8>)>) {
         pair.to_guest.publish();
         kept.pop_front();
     }
+    count
 }

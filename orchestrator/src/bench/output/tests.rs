@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use clap::ValueEnum;
+
 use super::host::{Host, now};
 use super::record::{Case, Comparison, FORMAT, Quality, Results, TargetRecord, TrafficRecord};
 use super::*;
@@ -49,28 +51,9 @@ pub(in crate::bench) fn case(
 /// All methods on one device, and rates of others.
 pub(in crate::bench) fn sample() -> Results {
     use Method::*;
-    let all = [
-        Mrr,
-        Ndr,
-        Pdr,
-        Throughput,
-        FrameLoss,
-        BackToBack,
-        Recovery,
-        Latency,
-        Soak,
-        ConnectionsPerSecond,
-        ConcurrentConnections,
-        Transactions,
-    ];
+    let all = Method::value_variants();
     let rates = [Mrr, Ndr, Pdr];
-    let mut cases = vec![case(
-        "forward <64 B>, \"all\"",
-        "chain-1",
-        64.0,
-        5.2e6,
-        &all,
-    )];
+    let mut cases = vec![case("forward <64 B>, \"all\"", "chain-1", 64.0, 5.2e6, all)];
     for (size, capacity) in [(128.0, 5e6), (512.0, 4.1e6), (1518.0, 2.2e6)] {
         cases.push(case(
             &format!("forward {size} B"),
