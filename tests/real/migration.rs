@@ -119,12 +119,12 @@ fn longest_gap(pings: &str) -> u64 {
     gaps.max().unwrap_or(0)
 }
 
-/// QEMU 7.2 under TCG has been seen to go away in the middle of a migration, about once in fifteen times, from OVS-DPDK,
-/// too. That is told, and tried once more; whatever else happens is a failure.
+/// The monitor of a QEMU (7.2, TCG) has been seen to close in the middle of a migration, once here and once between two
+/// ports of OVS-DPDK; why is not known. That is told, and tried once more; whatever else happens is a failure.
 fn between_two_chainplanes() -> Result<()> {
     match migrate_once() {
         Err(error) if error.to_string().contains("Broken pipe") => {
-            println!("QEMU has gone away ({error}): once more");
+            println!("QEMU's monitor has closed ({error}): once more");
             migrate_once()
         }
         outcome => outcome,
