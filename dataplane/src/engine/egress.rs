@@ -1,0 +1,50 @@
+//! To ports: packets wait in a port's queue until it is full or the poll ends.
+
+use super::Engine;
+use crate::offload;
+use crate::packet::Packet;
+use crate::port::PortContext;
+use crate::time::Time;
+
+impl Engine {
+    #[inline]
+    pub(super) fn send(&mut self, port: u16, packet: Packet, now: Time) {
+        let queue = &self.ports[port as usize].queue;
+        if queue.is_empty() {
+            self.waiting.push(port);
+        } else if queue.is_full() {
+            self.flush(port as usize, now);
+        }
+        // The queue has room: a flush empties it.
+        let _ = self.ports[port as usize].queue.try_push(packet);
+    }
+
+    pub(super) fn flush_all(&mut self, now: Time) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for port in waiting.drain(..) {
+            self.flush(port.into(), now);
+        }
+        self.waiting = waiting;
+    }
+
+    fn flush(&mut self, port: usize, now: Time) {
+        let slot = &mut self.ports[port];
+        if slot.queue.is_empty() {
+            return;
+        }
+        if let Some(tap) = &mut slot.tap {
+            slot.queue.iter().for_each(|packet| tap.sent(packet, now));
+        }
+        let mut cx = PortContext {
+            pool: &mut self.pool,
+            tally: &slot.tally,
+            now,
+        };
+        offload::complete_and_send(&mut *slot.port, &mut cx, &mut slot.queue);
+        debug_assert!(
+            slot.queue.is_empty(),
+            "a port sends or drops the whole batch"
+        );
+        slot.queue.clear();
+    }
+}

@@ -1,0 +1,201 @@
+//! Runs packets to completion: from a port, by the flow table or the stages, to a port.
+//!
+//! `ingress` asks ports and hands batches on; `fast` looks up and replays; `walk` runs the stages; `egress` sends;
+//! `upkeep` is what the worker's thread does with an engine between polls.
+
+mod egress;
+mod fast;
+mod ingress;
+mod upkeep;
+mod walk;
+
+use crate::capture::Tap;
+use crate::counters::Counters;
+use crate::flow::{FlowTable, Paths, Recorder};
+use crate::function::{Emitted, Function, Interface, Tally};
+use crate::indices;
+use crate::objects::Objects;
+use crate::packet::{Batch, Pool};
+use crate::port::{Port, PortTally};
+use crate::rota::Rota;
+use crate::time::Time;
+use crate::worker::WakeHandle;
+
+/// Polls from one publication of the gauges to the next.
+const GAUGE_INTERVAL: u64 = 1024;
+
+/// Where a link leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// To a port, by index.
+    Port(u16),
+    /// To an interface of a function, by index.
+    Function(u16, Interface),
+}
+
+indices! {
+    /// A worker's own counters.
+    pub enum EngineCounter {
+        /// Packets that replayed a flow record.
+        Hits = "flow-hits",
+        /// Packets that could have, had there been a record.
+        Misses = "flow-misses",
+        /// Packets that are never replayed (fragments, TCP SYN and the like).
+        Unkeyed = "flow-unkeyed",
+        /// Packets of a recorded flow that a guard of the record sent through the stages.
+        Guarded = "flow-guarded",
+        /// Records dropped because something they relied on had changed.
+        Stale = "flow-stale",
+        /// Records installed.
+        Installed = "flow-installed",
+        /// Records that made room for others.
+        Evicted = "flow-evicted",
+        /// Polls of all ports.
+        Polls = "polls",
+        /// Polls that found nothing to do.
+        EmptyPolls = "polls-empty",
+        /// Times the worker slept.
+        Sleeps = "sleeps",
+        /// Sleeps that nobody ended although packets had come: a guest or the kernel did not notify.
+        Overslept = "sleeps-late",
+        /// Nanoseconds spent in polls that found something to do.
+        BusyNanoseconds = "busy-ns",
+        /// Records in the flow table.
+        Records = "flow-records",
+    }
+}
+
+/// A port with its link and what waits to be sent by it.
+pub struct PortSlot {
+    pub(crate) name: String,
+    pub(crate) port: Box<dyn Port>,
+    pub(crate) tally: PortTally,
+    pub(crate) tap: Option<Tap>,
+    link: Hop,
+    queue: Batch,
+}
+
+/// A function with its links.
+pub struct FunctionSlot {
+    pub(crate) name: String,
+    pub(crate) interfaces: Vec<String>,
+    pub(crate) function: Box<dyn Function>,
+    pub(crate) tally: Tally,
+    links: Vec<Hop>,
+}
+
+/// Everything one worker owns but its thread.
+pub struct Engine {
+    pub(crate) ports: Vec<PortSlot>,
+    pub(crate) functions: Vec<FunctionSlot>,
+    pub(crate) pool: Pool,
+    pub(crate) objects: Objects,
+    pub(crate) paths: Paths,
+    pub(crate) counters: Counters,
+    flows: Option<FlowTable>,
+    recorder: Recorder,
+    emitted: Emitted,
+    batch: Batch,
+    rota: Rota,
+    /// Ports with packets to send.
+    waiting: Vec<u16>,
+    /// Who tells that control threads left something; without, every poll looks for itself.
+    changes: Option<WakeHandle>,
+    /// A port has not picked up everything yet.
+    behind: bool,
+}
+
+impl Engine {
+    /// An engine without ports and functions. Without a flow table every packet runs the stages.
+    pub fn new(pool: Pool, objects: Objects, flows: Option<FlowTable>) -> Self {
+        Self {
+            ports: Vec::new(),
+            functions: Vec::new(),
+            pool,
+            objects,
+            paths: Paths::default(),
+            counters: Counters::new(EngineCounter::INFO.len()),
+            flows,
+            recorder: Recorder::default(),
+            emitted: Emitted::new(),
+            batch: Batch::new(),
+            rota: Rota::default(),
+            waiting: Vec::new(),
+            changes: None,
+            behind: true,
+        }
+    }
+
+    /// Has the ports pick up what control threads left only when these say so by `wake`, rather than in every poll.
+    /// Everything that changes a port from outside must call it.
+    pub fn heed(&mut self, wake: WakeHandle) {
+        self.changes = Some(wake);
+    }
+
+    /// Adds a port whose packets go to `link`; ports are numbered in the order they are added.
+    pub fn add_port(&mut self, name: &str, port: Box<dyn Port>, link: Hop) {
+        self.ports.push(PortSlot {
+            name: name.to_owned(),
+            port,
+            tally: PortTally::default(),
+            tap: None,
+            link,
+            queue: Batch::new(),
+        });
+        self.rota.add();
+        self.waiting.reserve(self.ports.len());
+    }
+
+    /// Adds a function; what leaves by its interface `n` goes to the link of `interfaces[n]`, of which the name
+    /// is what operators see. Functions are numbered in the order they are added.
+    pub fn add_function(
+        &mut self,
+        name: &str,
+        function: Box<dyn Function>,
+        interfaces: Vec<(String, Hop)>,
+    ) {
+        let tally = Tally::new(
+            interfaces.len(),
+            function.descriptor(),
+            function.slots().len(),
+        );
+        let (interfaces, links) = interfaces.into_iter().unzip();
+        self.functions.push(FunctionSlot {
+            name: name.to_owned(),
+            interfaces,
+            function,
+            tally,
+            links,
+        });
+    }
+
+    /// Asks the ports whose turn it is for packets, does a piece of what time makes necessary, and sends what is ready.
+    /// Returns how many packets came in.
+    pub fn poll(&mut self, now: Time) -> usize {
+        self.sync_ports();
+        self.rota.begin(now);
+        let mut received = 0;
+        for index in 0..self.ports.len() {
+            if self.rota.asks(index) {
+                received += self.ask(index, now);
+            }
+        }
+        for index in 0..self.functions.len() {
+            self.with_function(index, now, |function, cx| function.tick(cx));
+            self.drain_emitted(now);
+        }
+        self.flush_all(now);
+        self.counters.add(EngineCounter::Polls as usize, 1);
+        if received == 0 {
+            self.counters.add(EngineCounter::EmptyPolls as usize, 1);
+        }
+        if self
+            .counters
+            .get(EngineCounter::Polls as usize)
+            .is_multiple_of(GAUGE_INTERVAL)
+        {
+            self.publish_gauges();
+        }
+        received
+    }
+}

@@ -1,0 +1,91 @@
+//! What the worker's thread does with an engine between polls: gauges, sleep, capture, questions.
+
+use std::os::fd::RawFd;
+
+use super::{Engine, EngineCounter};
+use crate::capture::Tap;
+use crate::flow::FlowTable;
+use crate::function::{SessionInfo, cell};
+use crate::time::Time;
+
+impl Engine {
+    /// Publishes the gauges, which need not be exact at every moment.
+    pub fn publish_gauges(&mut self) {
+        if let Some(flows) = &self.flows {
+            self.counters
+                .set(EngineCounter::Records as usize, flows.len() as u64);
+        }
+        for slot in &self.functions {
+            slot.tally
+                .counters
+                .set(cell::SESSIONS, slot.function.session_count() as u64);
+        }
+    }
+
+    /// Ends the packets that wait: held ones stay counted as held, queued ones are sent or dropped by their port.
+    pub(crate) fn shut_down(&mut self, now: Time) {
+        self.flush_all(now);
+        self.publish_gauges();
+    }
+
+    /// Copies a port's packets to `tap` from now on.
+    pub(crate) fn watch(&mut self, port: usize, tap: Tap) {
+        if let Some(slot) = self.ports.get_mut(port) {
+            slot.tap = Some(tap);
+        }
+    }
+
+    pub(crate) fn sessions(
+        &self,
+        function: usize,
+        now: Time,
+        cursor: usize,
+        out: &mut Vec<SessionInfo>,
+    ) -> Option<usize> {
+        let slot = self.functions.get(function)?;
+        slot.function.sessions(now, &self.objects, cursor, out)
+    }
+
+    /// Asks every port for notifications; true if packets are there already. The next poll asks every port.
+    pub(crate) fn arm(&mut self) -> bool {
+        self.rota.ask_everyone();
+        // Every port is armed, also when the first has packets: disarming is done for all.
+        self.ports
+            .iter_mut()
+            .fold(false, |ready, slot| slot.port.arm() | ready)
+    }
+
+    pub(crate) fn disarm(&mut self) {
+        self.ports.iter_mut().for_each(|slot| slot.port.disarm());
+    }
+
+    /// The descriptors to sleep on, and a number that changes whenever they do.
+    pub(crate) fn wakeups(&self, descriptors: &mut Vec<RawFd>) -> u64 {
+        self.ports.iter().fold(1, |generation, slot| {
+            generation
+                .wrapping_mul(31)
+                .wrapping_add(slot.port.wakeups(descriptors))
+        })
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        self.ports
+            .iter()
+            .filter_map(|slot| slot.port.deadline())
+            .min()
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.ports.iter().all(|slot| slot.port.is_finished())
+    }
+
+    /// Has the next poll ask every port, also those that rest.
+    pub(crate) fn ask_everyone(&mut self) {
+        self.rota.ask_everyone();
+    }
+
+    /// Replaces the flow table; every flow runs the stages once more.
+    pub fn replace_flows(&mut self, table: Option<FlowTable>) {
+        self.flows = table;
+    }
+}
