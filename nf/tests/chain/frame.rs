@@ -57,6 +57,9 @@ pub struct Spec {
     pub transport: Transport,
     pub payload: usize,
     pub quirk: Quirk,
+    /// What no function reads to decide is made from this: payload, identification, flow label, sequence numbers,
+    /// window.
+    pub salt: u64,
 }
 
 impl Spec {
@@ -115,7 +118,11 @@ impl Spec {
         match self.transport {
             Transport::Tcp { from, to, flags } => {
                 bytes.extend([from.to_be_bytes(), to.to_be_bytes()].concat());
-                bytes.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0x20, 0, 0, 0, 0, 0]);
+                bytes.extend((1 ^ self.salt).to_be_bytes());
+                let window = 0x2000 ^ (self.salt >> 7) as u16;
+                bytes.extend([0x50, flags]);
+                bytes.extend(window.to_be_bytes());
+                bytes.extend([0, 0, 0, 0]);
             }
             Transport::Udp { from, to } => {
                 bytes.extend([from.to_be_bytes(), to.to_be_bytes()].concat());
@@ -129,11 +136,12 @@ impl Spec {
                     (false, true) => 129,
                     (false, false) => 128,
                 };
-                bytes.extend([kind, 0, 0, 0, (id >> 8) as u8, id as u8, 0, 1]);
+                bytes.extend([kind, 0, 0, 0, (id >> 8) as u8, id as u8]);
+                bytes.extend((1 ^ self.salt as u16).to_be_bytes());
             }
             Transport::Other(_) => {}
         }
-        bytes.extend((0..self.payload).map(|i| (i * 7 + 3) as u8));
+        bytes.extend((0..self.payload).map(|i| (i * 7 + 3) as u8 ^ self.salt as u8));
         bytes
     }
 
@@ -194,7 +202,7 @@ impl Spec {
         let at = frame.len();
         frame.extend([0x40 | (header / 4) as u8, self.tos()]);
         frame.extend(((header + len) as u16).to_be_bytes());
-        frame.extend([0x12, 0x34]);
+        frame.extend((0x1234 ^ (self.salt >> 3) as u16).to_be_bytes());
         frame.extend(fragment.to_be_bytes());
         frame.extend([self.ttl(), protocol, 0, 0]);
         frame.extend(src.octets());
@@ -220,7 +228,8 @@ impl Spec {
             _ => protocol,
         };
         let tos = self.tos();
-        frame.extend([0x60 | tos >> 4, tos << 4, 0, 0]);
+        let label = (self.salt >> 5) as u16;
+        frame.extend([0x60 | tos >> 4, tos << 4, (label >> 8) as u8, label as u8]);
         let len = len + extension.map_or(0, |bytes| bytes.len());
         frame.extend((len as u16).to_be_bytes());
         frame.extend([next, self.ttl()]);
@@ -315,6 +324,7 @@ pub fn read(frame: &[u8]) -> Option<Spec> {
         transport,
         payload: 0,
         quirk: Quirk::None,
+        salt: 0,
     })
 }
 
@@ -338,6 +348,7 @@ pub fn answer_to(frame: &[u8], flags: u8, payload: usize) -> Option<Spec> {
         transport,
         payload,
         quirk: Quirk::None,
+        salt: 0,
     })
 }
 
@@ -354,6 +365,7 @@ pub fn error_about(frame: &[u8], from: IpAddr, kind: (u8, u8), keep: usize) -> O
         transport: Transport::Other(if from.is_ipv4() { 1 } else { 58 }),
         payload: message.len(),
         quirk: Quirk::None,
+        salt: 0,
     };
     if from.is_ipv4() != seen.src.is_ipv4() {
         return None;

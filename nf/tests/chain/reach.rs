@@ -7,7 +7,8 @@ use chainplane_dataplane::sim::Sim;
 use chainplane_dataplane::stats::Snapshot;
 
 use crate::frame::{ACK, MacBytes, Quirk, SYN, Spec, Transport, answer_to, error_about, read};
-use crate::site::{DB, GATEWAY_MAC, Host, POOL, PORTS, Plan, UPLINK, VIRTUAL, WEB, hosts};
+use crate::host::Host;
+use crate::site::{DB, GATEWAY_MAC, POOL, PORTS, Plan, UPLINK, VIRTUAL, WEB, hosts};
 
 struct Net {
     plan: Plan,
@@ -86,6 +87,7 @@ fn spec(macs: (MacBytes, MacBytes), ends: (&str, &str), transport: Transport) ->
         transport,
         payload: 5,
         quirk: Quirk::None,
+        salt: 0,
     }
 }
 

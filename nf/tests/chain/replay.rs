@@ -15,7 +15,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 use crate::frame::{self, ACK, Quirk, SYN, answer_to};
-use crate::site::{Host, PORTS, Plan, hosts};
+use crate::host::Host;
+use crate::site::{PORTS, Plan, hosts};
 use crate::traffic::{ASKED, FLOWS, Op, Variation, op, spec};
 
 /// Frames that a port has seen last, to answer or to complain about.

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use crate::frame::{ACK, FIN, MacBytes, Quirk, RST, SYN, Spec, Transport};
-use crate::site::{Host, POOL, Plan, VIRTUAL};
+use crate::host::Host;
+use crate::site::{POOL, Plan, VIRTUAL};
 
 /// Something that happens.
 #[derive(Clone, Debug)]
@@ -277,6 +278,7 @@ pub fn spec(flow: &Flow, plan: &Plan, hosts: &[Host], how: Variation) -> Spec {
         transport,
         payload: how.payload,
         quirk: how.quirk,
+        salt: 0,
     }
 }
 
