@@ -7,6 +7,7 @@ pub mod counters;
 pub mod engine;
 pub mod flow;
 pub mod function;
+pub mod huge;
 pub mod objects;
 pub mod offload;
 pub mod packet;

@@ -7,10 +7,11 @@ mod pool;
 #[cfg(test)]
 mod tests;
 
+pub use crate::huge::HugePages;
 pub use checksum::{Pseudo, Sum, checksum, pseudo_header};
 pub use edit::Mac;
 pub use parse::{LayerFlags, Layers, Malformed, parse};
-pub use pool::{HEADROOM, HugePages, LARGE, Packet, Pool, PoolConfig, SMALL};
+pub use pool::{HEADROOM, LARGE, Packet, Pool, PoolConfig, SMALL};
 
 /// Packets that one stage handles before the next one does.
 pub const BURST: usize = 64;

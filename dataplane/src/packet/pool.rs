@@ -10,9 +10,8 @@ use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use rustix::mm::{MapFlags, ProtFlags};
-
 use super::{Layers, Offload};
+use crate::huge::{HugePages, Mapping};
 
 /// Bytes in front of a fresh packet's data, for headers that a function pushes.
 pub const HEADROOM: usize = 128;
@@ -22,19 +21,6 @@ pub const SMALL: usize = 2048;
 pub const LARGE: usize = 65_664;
 
 const META: usize = size_of::<Meta>();
-const HUGE_PAGE: usize = 2 << 20;
-
-/// Where a pool's memory comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum HugePages {
-    /// 2 MiB pages if the machine has enough free ones, ordinary memory otherwise.
-    #[default]
-    Auto,
-    /// Ordinary memory.
-    Never,
-    /// 2 MiB pages, or an error.
-    Require,
-}
 
 /// How many buffers of each size a pool holds.
 #[derive(Clone, Copy, Debug)]
@@ -75,9 +61,7 @@ struct Class {
 }
 
 struct Inner {
-    base: NonNull<u8>,
-    mapped: usize,
-    huge: bool,
+    memory: Mapping,
     classes: [Class; 2],
     orphaned: Cell<bool>,
 }
@@ -88,13 +72,6 @@ impl Inner {
         self.classes
             .iter()
             .all(|class| unsafe { (*class.free.get()).len() } == class.total)
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        // SAFETY: base and mapped describe the mapping made in `Pool::new`, and no packet is out any more.
-        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.mapped) };
     }
 }
 
@@ -113,12 +90,11 @@ impl Pool {
         let strides = [META + HEADROOM + SMALL, META + HEADROOM + LARGE];
         let totals = [config.small, config.large];
         let bytes = strides[0] * totals[0] + strides[1] * totals[1];
-        let mapped = bytes.next_multiple_of(HUGE_PAGE).max(HUGE_PAGE);
-        let (base, huge) = map(mapped, config.huge_pages)?;
+        let memory = Mapping::new(bytes, config.huge_pages)?;
+        memory.populate();
+        let base = memory.base();
         let inner = NonNull::from(Box::leak(Box::new(Inner {
-            base,
-            mapped,
-            huge,
+            memory,
             classes: totals.map(|total| Class {
                 free: UnsafeCell::new(Vec::with_capacity(total)),
                 total,
@@ -128,7 +104,7 @@ impl Pool {
         let mut offset = 0;
         for (class, (stride, total)) in strides.into_iter().zip(totals).enumerate() {
             for _ in 0..total {
-                // SAFETY: the strides times the totals sum to no more than `mapped`, so every buffer lies inside
+                // SAFETY: the strides times the totals sum to no more than is mapped, so every buffer lies inside
                 // the mapping, which is page aligned; the strides are multiples of 64.
                 let meta = unsafe { base.add(offset) }.cast::<Meta>();
                 let fresh = Meta {
@@ -211,7 +187,7 @@ impl Pool {
 
     /// Whether the memory is in huge pages.
     pub fn is_huge(&self) -> bool {
-        self.inner().huge
+        self.inner().memory.is_reserved()
     }
 }
 
@@ -373,32 +349,6 @@ impl std::fmt::Debug for Packet {
             .field("layers", self.layers())
             .finish_non_exhaustive()
     }
-}
-
-fn map(bytes: usize, huge: HugePages) -> std::io::Result<(NonNull<u8>, bool)> {
-    let try_map = |flags| {
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
-        unsafe {
-            rustix::mm::mmap_anonymous(
-                std::ptr::null_mut(),
-                bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::POPULATE | flags,
-            )
-        }
-    };
-    let in_huge = match huge {
-        HugePages::Never => None,
-        HugePages::Auto => try_map(MapFlags::HUGETLB | MapFlags::HUGE_2MB).ok(),
-        HugePages::Require => Some(try_map(MapFlags::HUGETLB | MapFlags::HUGE_2MB)?),
-    };
-    let base = match in_huge {
-        Some(base) => base,
-        None => try_map(MapFlags::empty())?,
-    };
-    let base =
-        NonNull::new(base.cast()).ok_or_else(|| std::io::Error::other("mmap gave address 0"))?;
-    Ok((base, in_huge.is_some()))
 }
 
 #[cfg(test)]
