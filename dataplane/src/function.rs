@@ -89,7 +89,7 @@ pub trait Function {
     /// Handles one packet, which was parsed and found valid.
     fn process(&mut self, cx: &mut Context<'_>, packet: Packet, from: Interface) -> Verdict;
 
-    /// Does a bounded piece of whatever time makes necessary. Called once a poll.
+    /// Does a bounded piece of whatever time makes necessary. Called by a poll every 64 µs or so.
     fn tick(&mut self, _cx: &mut Context<'_>) {}
 
     /// How many named counters, numbered from 0, it counts by [`Context::count_slot`] (rules, backends), with a

@@ -224,8 +224,13 @@ impl<'a> SimFunction<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::function::{Context, Descriptor, Function, Interface, Verdict};
+    use crate::packet::Packet;
     use crate::rota::LONGEST_REST;
     use crate::worker::WakeHandle;
+    use core::time::Duration;
+    use std::cell::Cell;
+    use std::rc::Rc;
 
     #[test]
     fn a_port_that_rests_is_asked_soon_enough_and_often_again() {
@@ -246,5 +251,43 @@ mod tests {
             assert_eq!(sim.engine().poll(now), 1, "it is asked in every turn");
             assert_eq!(sim.sent(2).len(), 2);
         }
+    }
+
+    /// Counts how often it is asked to look after its timers.
+    struct Clockwork(Rc<Cell<u32>>);
+
+    impl Function for Clockwork {
+        fn descriptor(&self) -> &'static Descriptor {
+            const {
+                &Descriptor {
+                    kind: "clockwork",
+                    counters: &[],
+                    drops: &[],
+                }
+            }
+        }
+
+        fn process(&mut self, _cx: &mut Context<'_>, packet: Packet, _from: Interface) -> Verdict {
+            Verdict::Consume(packet)
+        }
+
+        fn tick(&mut self, _cx: &mut Context<'_>) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+
+    #[test]
+    fn timers_cost_short_polls_little() {
+        let (mut sim, ticks) = (Sim::new(None, &[], 0), Rc::new(Cell::new(0)));
+        let clockwork = Box::new(Clockwork(Rc::clone(&ticks)));
+        sim.engine()
+            .add_function("clockwork", clockwork, Vec::new());
+        for _ in 0..10_000 {
+            let now = sim.now + Duration::from_nanos(100);
+            sim.now = now;
+            sim.engine().poll(now);
+        }
+        // 1 ms in steps of 64 µs, and the first poll's.
+        assert_eq!(ticks.get(), 1 + 1000 / 64);
     }
 }

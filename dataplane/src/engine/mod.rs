@@ -9,6 +9,8 @@ mod ingress;
 mod upkeep;
 mod walk;
 
+use std::time::Duration;
+
 use crate::capture::Tap;
 use crate::counters::Counters;
 use crate::flow::{FlowTable, Paths, Recorder};
@@ -23,6 +25,9 @@ use crate::worker::WakeHandle;
 
 /// Polls from one publication of the gauges to the next.
 const GAUGE_INTERVAL: u64 = 1024;
+/// From one tick of the functions to the next, at least. Polls that bring little are short, and sweeping a piece of every
+/// session table in each of them would be most of what a lightly loaded worker does, in front of every packet.
+const TICK_INTERVAL: Duration = Duration::from_micros(64);
 
 /// Where a link leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +102,8 @@ pub struct Engine {
     emitted: Emitted,
     batch: Batch,
     rota: Rota,
+    /// When functions are next due for what time makes necessary.
+    next_tick: Time,
     /// Ports with packets to send.
     waiting: Vec<u16>,
     /// Who tells that control threads left something; without, every poll looks for itself.
@@ -120,6 +127,7 @@ impl Engine {
             emitted: Emitted::new(),
             batch: Batch::new(),
             rota: Rota::default(),
+            next_tick: Time::default(),
             waiting: Vec::new(),
             changes: None,
             behind: true,
@@ -180,9 +188,8 @@ impl Engine {
                 received += self.ask(index, now);
             }
         }
-        for index in 0..self.functions.len() {
-            self.with_function(index, now, |function, cx| function.tick(cx));
-            self.drain_emitted(now);
+        if now >= self.next_tick {
+            self.tick_functions(now);
         }
         self.flush_all(now);
         self.counters.add(EngineCounter::Polls as usize, 1);
@@ -197,5 +204,13 @@ impl Engine {
             self.publish_gauges();
         }
         received
+    }
+
+    fn tick_functions(&mut self, now: Time) {
+        self.next_tick = now + TICK_INTERVAL;
+        for index in 0..self.functions.len() {
+            self.with_function(index, now, |function, cx| function.tick(cx));
+            self.drain_emitted(now);
+        }
     }
 }

@@ -338,7 +338,7 @@ fn a_lost_backends_connections_move_and_others_stay() {
     let mut bench = Bench::new(&config());
     let before: Vec<_> = (1..=40).map(|port| (port, bench.connect(port))).collect();
     bench.states.set(0, false);
-    bench.sim.run();
+    bench.sim.advance(Duration::from_millis(1));
     assert_eq!(bench.value("backends-lost"), 1);
     let lost: IpAddr = [10, 0, 1, 11].into();
     let of_lost = before.iter().filter(|(_, to)| to.0 == lost).count() as u64;
@@ -349,11 +349,11 @@ fn a_lost_backends_connections_move_and_others_stay() {
     }
     assert_eq!(bench.value("connections-lost"), of_lost);
     bench.states.set(1, false);
-    bench.sim.run();
+    bench.sim.advance(Duration::from_millis(1));
     assert_eq!(bench.through(1, &to_virtual(1, SYN)), None);
     assert_eq!(bench.value("no-backend"), 1);
     bench.states.set(0, true);
-    bench.sim.run();
+    bench.sim.advance(Duration::from_millis(1));
     let back = bench.through(1, &to_virtual(1, SYN)).unwrap();
     assert_eq!(ends(&back).1.0, lost);
 }
