@@ -19,6 +19,7 @@ pub mod rota;
 pub mod session;
 pub mod sim;
 pub mod stats;
+pub mod tails;
 #[cfg(test)]
 mod testing;
 pub mod time;

@@ -70,7 +70,8 @@ pub fn check(packet: &Packet) -> Result<(), BadOffload> {
 #[inline]
 pub fn complete_and_send(port: &mut dyn Port, cx: &mut PortContext<'_>, batch: &mut Batch) {
     let able = port.offloads();
-    if batch.iter().all(|packet| is_ready(packet, able)) {
+    let fit = |packet: &Packet| is_ready(packet, able) && fits(&*port, packet);
+    if batch.iter().all(fit) {
         port.send(cx, batch);
     } else {
         complete_all(port, cx, batch, able);
@@ -93,6 +94,12 @@ pub(crate) fn is_ready(packet: &Packet, able: Offloads) -> bool {
     gso && whole && (able.checksum || !offload.needs_checksum)
 }
 
+/// Whether the port can reach all bytes of the packet.
+#[inline]
+fn fits(port: &dyn Port, packet: &Packet) -> bool {
+    packet.is_whole() || port.takes_tails()
+}
+
 /// Pieces are sent as soon as there is a batch of them, so that no more buffers are in use than that.
 fn complete_all(port: &mut dyn Port, cx: &mut PortContext<'_>, batch: &mut Batch, able: Offloads) {
     let mut ready = Outgoing {
@@ -102,17 +109,33 @@ fn complete_all(port: &mut dyn Port, cx: &mut PortContext<'_>, batch: &mut Batch
     for mut packet in batch.drain(..) {
         if !is_ready(&packet, able) && examine(&mut packet).is_err() {
             cx.tally.drop(PortDrop::BadOffload, 1);
-        } else if is_ready(&packet, able) {
+        } else if is_ready(&packet, able) && fits(ready.port, &packet) {
             ready.push(cx, packet);
-        } else if packet.offload().gso == Gso::None {
-            complete_checksum(&mut packet);
-            cx.tally.add(PortCounter::Checksummed, 1);
-            ready.push(cx, packet);
+        } else if let Some(packet) = cx.lenders.whole(packet, cx.pool) {
+            complete(packet, able, cx, &mut ready);
         } else {
-            segment::cut(&packet, cx, &mut ready);
+            cx.tally.drop(PortDrop::NoBuffer, 1);
         }
     }
     ready.flush(cx);
+}
+
+/// Does what is left to do of a packet that can't leave as it is, or could not.
+fn complete(
+    mut packet: Packet,
+    able: Offloads,
+    cx: &mut PortContext<'_>,
+    ready: &mut Outgoing<'_>,
+) {
+    if is_ready(&packet, able) {
+        ready.push(cx, packet);
+    } else if packet.offload().gso == Gso::None {
+        complete_checksum(&mut packet);
+        cx.tally.add(PortCounter::Checksummed, 1);
+        ready.push(cx, packet);
+    } else {
+        segment::cut(&packet, cx, ready);
+    }
 }
 
 /// What waits to be sent by a port.

@@ -3,10 +3,12 @@
 use std::os::fd::RawFd;
 
 use chainplane_vhost::backend::QueuePair;
+use chainplane_vhost::ring::FromGuest;
 
 use crate::counters::{CounterReader, Counters};
 use crate::indices;
 use crate::packet::{Batch, Malformed, Pool};
+use crate::tails::Lenders;
 use crate::time::Time;
 
 indices! {
@@ -149,6 +151,27 @@ pub struct PortContext<'a> {
     pub tally: &'a PortTally,
     /// The time of this poll.
     pub now: Time,
+    /// The port's number, if frames that it receives may stay where they are until the end of the poll, but for
+    /// their [head](crate::packet::HEAD).
+    pub lend_as: Option<u16>,
+    /// How many frames stayed there, for the port to tell.
+    pub lent: u32,
+    /// Where the rest of the packets is that have a tail.
+    pub lenders: Lenders<'a>,
+}
+
+impl<'a> PortContext<'a> {
+    /// A context for a port that only meets whole packets.
+    pub fn new(pool: &'a mut Pool, tally: &'a PortTally, now: Time) -> Self {
+        Self {
+            pool,
+            tally,
+            now,
+            lend_as: None,
+            lent: 0,
+            lenders: Lenders::default(),
+        }
+    }
 }
 
 /// What the receiver behind a port can complete by itself, so that a packet may leave with it undone.
@@ -223,6 +246,20 @@ pub trait Port {
     /// The queues of the guest behind the port, if there is one, for [`Port::receive_for`] to copy to.
     fn guest_queues(&mut self) -> Option<&mut [QueuePair]> {
         None
+    }
+
+    /// The queue of a pair, whose open burst holds the frames that [`Port::receive`] left where they are.
+    fn lent(&self, _pair: u8) -> Option<&FromGuest> {
+        None
+    }
+
+    /// Gives the guest back what was [lent](Port::lent): called at the end of a poll in which something was.
+    fn take_back(&mut self) {}
+
+    /// Whether [`Port::send`] can take packets whose [tail](crate::packet::Tail) is with one of the
+    /// [lenders](PortContext::lenders). A port that can't gets whole packets only.
+    fn takes_tails(&self) -> bool {
+        false
     }
 
     /// Sends all packets of `batch`, which is empty afterwards, in order; counts what was sent and what had to be

@@ -4,11 +4,18 @@ use super::Engine;
 use crate::offload;
 use crate::packet::Packet;
 use crate::port::PortContext;
+use crate::tails::Lenders;
 use crate::time::Time;
 
 impl Engine {
     #[inline]
-    pub(super) fn send(&mut self, port: u16, packet: Packet, now: Time) {
+    pub(super) fn send(&mut self, port: u16, mut packet: Packet, now: Time) {
+        if !packet.is_whole() {
+            let Some(reachable) = self.reachable(port, packet) else {
+                return;
+            };
+            packet = reachable;
+        }
         let queue = &self.ports[port as usize].queue;
         if queue.is_empty() {
             self.waiting.push(port);
@@ -28,18 +35,15 @@ impl Engine {
     }
 
     fn flush(&mut self, port: usize, now: Time) {
-        let slot = &mut self.ports[port];
+        let (lenders, slot) = Lenders::beside(&mut self.ports, port);
         if slot.queue.is_empty() {
             return;
         }
         if let Some(tap) = &mut slot.tap {
             slot.queue.iter().for_each(|packet| tap.sent(packet, now));
         }
-        let mut cx = PortContext {
-            pool: &mut self.pool,
-            tally: &slot.tally,
-            now,
-        };
+        let mut cx = PortContext::new(&mut self.pool, &slot.tally, now);
+        cx.lenders = lenders;
         offload::complete_and_send(&mut *slot.port, &mut cx, &mut slot.queue);
         debug_assert!(
             slot.queue.is_empty(),

@@ -82,21 +82,11 @@ impl Engine {
             && to.tap.is_none()
             && to.queue.is_empty()
         {
-            let mut cx = PortContext {
-                pool: &mut self.pool,
-                tally: &slot.tally,
-                now,
-            };
+            let mut cx = PortContext::new(&mut self.pool, &slot.tally, now);
             let (port, batch) = (&mut slot.port, &mut self.batch);
             return port.receive_for(&mut cx, batch, &mut *to.port, &to.tally);
         }
-        let slot = &mut self.ports[index];
-        let mut cx = PortContext {
-            pool: &mut self.pool,
-            tally: &slot.tally,
-            now,
-        };
-        slot.port.receive(&mut cx, &mut self.batch);
+        self.receive_batch(index, now);
         Passed::default()
     }
 }

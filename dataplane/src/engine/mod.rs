@@ -1,11 +1,13 @@
 //! Runs packets to completion: from a port, by the flow table or the stages, to a port.
 //!
 //! `ingress` asks ports and hands batches on; `fast` looks up and replays; `walk` runs the stages; `egress` sends;
-//! `upkeep` is what the worker's thread does with an engine between polls.
+//! `lending` is about large
+//! frames that stay with their sender meanwhile; `upkeep` is what the worker's thread does with an engine between polls.
 
 mod egress;
 mod fast;
 mod ingress;
+mod lending;
 mod upkeep;
 mod walk;
 
@@ -20,6 +22,7 @@ use crate::objects::Objects;
 use crate::packet::{Batch, Pool};
 use crate::port::{Port, PortTally};
 use crate::rota::Rota;
+use crate::tails::Lending;
 use crate::time::Time;
 use crate::worker::WakeHandle;
 
@@ -55,6 +58,10 @@ indices! {
         Installed = "flow-installed",
         /// Records that made room for others.
         Evicted = "flow-evicted",
+        /// Packets whose payload stayed in the sender's buffers until it was sent.
+        Lent = "payloads-lent",
+        /// Packets of these whose payload was copied all the same, as a function or an egress had to have it.
+        Fetched = "payloads-fetched",
         /// Polls of all ports.
         Polls = "polls",
         /// Polls that found nothing to do.
@@ -76,6 +83,7 @@ pub struct PortSlot {
     pub(crate) port: Box<dyn Port>,
     pub(crate) tally: PortTally,
     pub(crate) tap: Option<Tap>,
+    pub(crate) lending: Lending,
     link: Hop,
     queue: Batch,
 }
@@ -106,6 +114,8 @@ pub struct Engine {
     next_tick: Time,
     /// Ports with packets to send.
     waiting: Vec<u16>,
+    /// Ports that lent frames in this poll.
+    lenders: Vec<u16>,
     /// Who tells that control threads left something; without, every poll looks for itself.
     changes: Option<WakeHandle>,
     /// A port has not picked up everything yet.
@@ -129,6 +139,7 @@ impl Engine {
             rota: Rota::default(),
             next_tick: Time::default(),
             waiting: Vec::new(),
+            lenders: Vec::new(),
             changes: None,
             behind: true,
         }
@@ -147,11 +158,13 @@ impl Engine {
             port,
             tally: PortTally::default(),
             tap: None,
+            lending: Lending::default(),
             link,
             queue: Batch::new(),
         });
         self.rota.add();
         self.waiting.reserve(self.ports.len());
+        self.lenders.reserve(self.ports.len());
     }
 
     /// Adds a function; what leaves by its interface `n` goes to the link of `interfaces[n]`, of which the name
@@ -192,6 +205,7 @@ impl Engine {
             self.tick_functions(now);
         }
         self.flush_all(now);
+        self.take_back();
         self.counters.add(EngineCounter::Polls as usize, 1);
         if received == 0 {
             self.counters.add(EngineCounter::EmptyPolls as usize, 1);

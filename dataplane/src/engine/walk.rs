@@ -18,7 +18,7 @@ enum Walked {
 }
 
 impl Engine {
-    /// Runs the stages, and installs what they recorded.
+    /// Runs the stages, which see whole packets only, and installs what they recorded.
     pub(super) fn run_stages(
         &mut self,
         ingress: u16,
@@ -26,6 +26,9 @@ impl Engine {
         key: Option<(&FlowKey, u64)>,
         now: Time,
     ) {
+        let Some(packet) = self.whole(ingress, packet) else {
+            return;
+        };
         let first = self.ports[ingress as usize].link;
         match self.walk(first, packet, now) {
             Walked::Reached(port, packet) => {

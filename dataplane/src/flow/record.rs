@@ -183,7 +183,7 @@ impl Record {
 
 #[inline]
 fn write_addresses(packet: &mut Packet, l3: usize, ipv6: bool, rewrite: &Rewrite) {
-    let data = packet.data_mut();
+    let data = packet.head_mut();
     if ipv6 {
         if let Some(bytes) = data.get_mut(l3 + 8..l3 + 40) {
             for (eight, word) in bytes
@@ -203,17 +203,17 @@ fn write_addresses(packet: &mut Packet, l3: usize, ipv6: bool, rewrite: &Rewrite
 fn write_ports(packet: &mut Packet, ports: u32) {
     let l4 = packet.layers().l4 as usize;
     if packet.is_echo() {
-        if let Some(bytes) = packet.data_mut().get_mut(l4 + 4..l4 + 6) {
+        if let Some(bytes) = packet.head_mut().get_mut(l4 + 4..l4 + 6) {
             bytes.copy_from_slice(&(ports as u16).to_be_bytes());
         }
-    } else if let Some(bytes) = packet.data_mut().get_mut(l4..l4 + 4) {
+    } else if let Some(bytes) = packet.head_mut().get_mut(l4..l4 + 4) {
         bytes.copy_from_slice(&ports.to_be_bytes());
     }
 }
 
 #[inline]
 fn write_ttl(packet: &mut Packet, at: usize, count: u8) {
-    if let Some(ttl) = packet.data_mut().get_mut(at) {
+    if let Some(ttl) = packet.head_mut().get_mut(at) {
         *ttl = ttl.wrapping_sub(count);
     }
 }

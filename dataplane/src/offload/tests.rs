@@ -55,11 +55,7 @@ fn send_with(
         able,
         got: Vec::new(),
     };
-    let mut cx = PortContext {
-        pool,
-        tally: &tally,
-        now: Time(0),
-    };
+    let mut cx = PortContext::new(pool, &tally, Time(0));
     complete_and_send(&mut sink, &mut cx, &mut batch);
     assert!(batch.is_empty());
     (sink.got, tally.reader())

@@ -80,7 +80,7 @@ impl FromStr for Mac {
 impl Packet {
     #[inline]
     fn field<const N: usize>(&self, at: usize) -> [u8; N] {
-        self.data()
+        self.head()
             .get(at..at + N)
             .and_then(|bytes| bytes.try_into().ok())
             .unwrap_or([0; N])
@@ -88,7 +88,7 @@ impl Packet {
 
     #[inline]
     fn set_field<const N: usize>(&mut self, at: usize, value: [u8; N]) {
-        if let Some(bytes) = self.data_mut().get_mut(at..at + N) {
+        if let Some(bytes) = self.head_mut().get_mut(at..at + N) {
             bytes.copy_from_slice(&value);
         }
     }

@@ -4,6 +4,7 @@ mod checksum;
 mod edit;
 mod parse;
 mod pool;
+mod tail;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ pub use checksum::{Pseudo, Sum, checksum, pseudo_header};
 pub use edit::Mac;
 pub use parse::{LayerFlags, Layers, Malformed, parse};
 pub use pool::{HEADROOM, LARGE, Packet, Pool, PoolConfig, SMALL};
+pub use tail::{HEAD, LONGEST_COPIED, Tail, may_leave_tail};
 
 /// Packets that one stage handles before the next one does.
 pub const BURST: usize = 64;

@@ -109,8 +109,8 @@ const MAX_EXTENSIONS: usize = 8;
 #[inline]
 pub fn parse(packet: &mut Packet) -> Result<(), Malformed> {
     let mut layers = Layers::default();
-    let end = link(packet.data(), &mut layers)
-        .and_then(|()| network(packet.data(), &mut layers))
+    let end = link(packet.head(), &mut layers)
+        .and_then(|()| network(packet.head(), packet.len(), &mut layers))
         .and_then(|end| transport(packet, end, &mut layers).map(|()| end))?;
     packet.truncate(end);
     *packet.layers_mut() = layers;
@@ -140,18 +140,19 @@ fn link(data: &[u8], layers: &mut Layers) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// Returns where the IP packet ends; for anything else, where the frame does.
+/// Returns where the IP packet ends; for anything else, where the frame does, of which `data` is the beginning: all of it,
+/// or all of its headers.
 #[inline]
-fn network(data: &[u8], layers: &mut Layers) -> Result<usize, Malformed> {
+fn network(data: &[u8], frame: usize, layers: &mut Layers) -> Result<usize, Malformed> {
     match layers.ethertype {
-        ethertype::IPV4 => ipv4(data, layers),
-        ethertype::IPV6 => ipv6(data, layers),
-        _ => Ok(data.len()),
+        ethertype::IPV4 => ipv4(data, frame, layers),
+        ethertype::IPV6 => ipv6(data, frame, layers),
+        _ => Ok(frame),
     }
 }
 
 #[inline]
-fn ipv4(data: &[u8], layers: &mut Layers) -> Result<usize, Malformed> {
+fn ipv4(data: &[u8], frame: usize, layers: &mut Layers) -> Result<usize, Malformed> {
     let l3 = layers.l3 as usize;
     let header = data.get(l3..l3 + 20).ok_or(Malformed::IpHeader)?;
     let header_len = (header[0] & 0x0f) as usize * 4;
@@ -159,10 +160,11 @@ fn ipv4(data: &[u8], layers: &mut Layers) -> Result<usize, Malformed> {
         return Err(Malformed::IpHeader);
     }
     let total = u16::from_be_bytes([header[2], header[3]]) as usize;
-    if total < header_len || l3 + total > data.len() {
+    if total < header_len || l3 + total > frame {
         return Err(Malformed::IpLength);
     }
-    if checksum(&data[l3..l3 + header_len]) != 0 {
+    let header = data.get(l3..l3 + header_len).ok_or(Malformed::IpHeader)?;
+    if checksum(header) != 0 {
         return Err(Malformed::IpChecksum);
     }
     layers.flags.0 |= LayerFlags::IPV4;
@@ -177,21 +179,21 @@ fn ipv4(data: &[u8], layers: &mut Layers) -> Result<usize, Malformed> {
 }
 
 #[inline]
-fn ipv6(data: &[u8], layers: &mut Layers) -> Result<usize, Malformed> {
+fn ipv6(data: &[u8], frame: usize, layers: &mut Layers) -> Result<usize, Malformed> {
     let l3 = layers.l3 as usize;
     let header = data.get(l3..l3 + 40).ok_or(Malformed::IpHeader)?;
     if header[0] >> 4 != 6 {
         return Err(Malformed::IpHeader);
     }
     let end = l3 + 40 + u16::from_be_bytes([header[4], header[5]]) as usize;
-    if end > data.len() || end > u16::MAX as usize {
+    if end > frame || end > u16::MAX as usize {
         return Err(Malformed::IpLength);
     }
     layers.flags.0 |= LayerFlags::IPV6;
     layers.protocol = header[6];
     let mut at = l3 + 40;
     for _ in 0..MAX_EXTENSIONS {
-        let Some(len) = extension(&data[..end], at, layers)? else {
+        let Some(len) = extension(&data[..end.min(data.len())], at, layers)? else {
             layers.l4 = at as u16;
             return Ok(end);
         };
@@ -253,10 +255,13 @@ fn transport(packet: &Packet, end: usize, layers: &mut Layers) -> Result<(), Mal
         return Ok(());
     }
     let l4 = layers.l4 as usize;
-    let data = packet.data().get(l4..end).ok_or(Malformed::Transport)?;
+    let segment = end.checked_sub(l4).ok_or(Malformed::Transport)?;
+    let held = packet.head().len();
+    let data = packet.head().get(l4..end.min(held));
+    let data = data.ok_or(Malformed::Transport)?;
     let len = match layers.protocol {
         protocol::TCP => tcp_header_len(data)?,
-        protocol::UDP => udp_header_len(data, layers, packet.offload().gso)?,
+        protocol::UDP => udp_header_len(data, segment, layers, packet.offload().gso)?,
         protocol::ICMP if layers.is_ipv4() => at_least(data, 8)?,
         protocol::ICMPV6 if layers.is_ipv6() => at_least(data, 8)?,
         _ => {
@@ -292,10 +297,15 @@ fn tcp_header_len(data: &[u8]) -> Result<usize, Malformed> {
 
 /// A whole datagram's length field must fit; that of a first fragment speaks of the whole.
 #[inline]
-fn udp_header_len(data: &[u8], layers: &Layers, gso: Gso) -> Result<usize, Malformed> {
+fn udp_header_len(
+    data: &[u8],
+    segment: usize,
+    layers: &Layers,
+    gso: Gso,
+) -> Result<usize, Malformed> {
     at_least(data, 8)?;
     let len = u16::from_be_bytes([data[4], data[5]]) as usize;
-    let lies = len < 8 || (len > data.len() && !layers.is_fragment());
+    let lies = len < 8 || (len > segment && !layers.is_fragment());
     if lies && gso != Gso::Udp {
         Err(Malformed::Transport)
     } else {

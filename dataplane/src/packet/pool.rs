@@ -10,7 +10,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use super::{Layers, Offload};
+use super::{Layers, Offload, Tail};
 use crate::huge::{HugePages, Mapping};
 
 /// Bytes in front of a fresh packet's data, for headers that a function pushes.
@@ -53,6 +53,7 @@ struct Meta {
     layers: Layers,
     offload: Offload,
     class: u8,
+    tail: Tail,
 }
 
 struct Class {
@@ -115,6 +116,7 @@ impl Pool {
                     layers: Layers::default(),
                     offload: Offload::default(),
                     class: class as u8,
+                    tail: Tail::default(),
                 };
                 // SAFETY: in bounds and aligned as above; nothing else refers to the fresh mapping.
                 unsafe { meta.write(fresh) };
@@ -153,6 +155,7 @@ impl Pool {
         fields.len = 0;
         fields.layers = Layers::default();
         fields.offload = Offload::default();
+        fields.tail = Tail::default();
         Some(Packet {
             meta,
             single_threaded: PhantomData,
@@ -228,26 +231,57 @@ impl Packet {
         unsafe { self.meta.as_ptr().cast::<u8>().add(META + offset) }
     }
 
-    /// The bytes, from the link header on.
+    /// All bytes, from the link header on. Of a packet with a [tail](Packet::tail) nobody may ask for them.
     #[inline]
     pub fn data(&self) -> &[u8] {
+        debug_assert!(
+            self.is_whole(),
+            "a packet with a tail is taken for a whole one"
+        );
+        self.head()
+    }
+
+    /// All bytes, writable.
+    #[inline]
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        debug_assert!(
+            self.is_whole(),
+            "a packet with a tail is taken for a whole one"
+        );
+        self.head_mut()
+    }
+
+    /// The bytes in host memory, from the link header on: all headers that the parse found, and the rest of the packet
+    /// unless it has a [tail](Packet::tail).
+    #[inline]
+    pub fn head(&self) -> &[u8] {
         let meta = self.meta();
         // SAFETY: offset + len <= capacity; all of a buffer is initialized (the mapping began as zeros).
         unsafe { std::slice::from_raw_parts(self.start(meta.offset as usize), meta.len as usize) }
     }
 
-    /// The bytes, writable.
+    /// The bytes in host memory, writable.
     #[inline]
-    pub fn data_mut(&mut self) -> &mut [u8] {
+    pub fn head_mut(&mut self) -> &mut [u8] {
         let (offset, len) = (self.meta().offset as usize, self.meta().len as usize);
-        // SAFETY: as in `data`, and `&mut self` makes it the only reference.
+        // SAFETY: as in `head`, and `&mut self` makes it the only reference.
         unsafe { std::slice::from_raw_parts_mut(self.start(offset), len) }
     }
 
-    /// Length in bytes.
+    /// Length in bytes, those of the tail included.
     #[inline]
     pub fn len(&self) -> usize {
-        self.meta().len as usize
+        self.meta().len as usize + self.meta().tail.len()
+    }
+
+    #[inline]
+    pub(super) fn tail_of(&self) -> Tail {
+        self.meta().tail
+    }
+
+    #[inline]
+    pub(super) fn set_tail(&mut self, tail: Tail) {
+        self.meta_mut().tail = tail;
     }
 
     /// Whether it holds no bytes.
@@ -257,16 +291,16 @@ impl Packet {
     }
 
     /// Adds `count` bytes at the end and returns them for writing. They hold what the buffer held before: the
-    /// caller writes every one. `None` when there is no room.
+    /// caller writes every one. `None` when there is no room, or the end is elsewhere.
     #[inline]
     pub fn extend(&mut self, count: usize) -> Option<&mut [u8]> {
         let meta = self.meta_mut();
         let end = (meta.offset + meta.len) as usize;
-        if count > meta.capacity as usize - end {
+        if count > meta.capacity as usize - end || !meta.tail.is_empty() {
             return None;
         }
         meta.len += count as u32;
-        // SAFETY: end + count <= capacity, initialized as in `data`, and `&mut self` makes it the only reference.
+        // SAFETY: end + count <= capacity, initialized as in `head`, and `&mut self` makes it the only reference.
         Some(unsafe { std::slice::from_raw_parts_mut(self.start(end), count) })
     }
 
@@ -280,23 +314,33 @@ impl Packet {
         }
         meta.offset -= count as u32;
         meta.len += count as u32;
-        self.data_mut().get_mut(..count)
+        self.head_mut().get_mut(..count)
     }
 
     /// Cuts the packet to its first `len` bytes, if it is longer.
     #[inline]
     pub fn truncate(&mut self, len: usize) {
         let meta = self.meta_mut();
-        meta.len = meta.len.min(len.min(u32::MAX as usize) as u32);
+        let len = len.min(u32::MAX as usize) as u32;
+        meta.tail.len = meta.tail.len.min(len.saturating_sub(meta.len));
+        meta.len = meta.len.min(len);
     }
 
     /// Takes up to `count` bytes off the front.
     #[inline]
     pub fn trim_front(&mut self, count: usize) {
         let meta = self.meta_mut();
-        let count = meta.len.min(count.min(u32::MAX as usize) as u32);
-        meta.offset += count;
-        meta.len -= count;
+        let count = count.min(u32::MAX as usize) as u32;
+        let here = meta.len.min(count);
+        meta.offset += here;
+        meta.len -= here;
+        meta.tail.trim(count - here);
+    }
+
+    /// Takes the packet's tail away, for one who has its bytes.
+    #[inline]
+    pub(crate) fn take_tail(&mut self) -> Tail {
+        std::mem::take(&mut self.meta_mut().tail)
     }
 
     /// Where the headers are, as the last parse saw them.

@@ -375,7 +375,7 @@ mod tests {
         fn receive(&mut self, now: u64) -> Batch {
             let Self { port, pool, tally } = self;
             let (mut batch, now) = (Batch::new(), Time(now));
-            port.receive(&mut PortContext { pool, tally, now }, &mut batch);
+            port.receive(&mut PortContext::new(pool, tally, now), &mut batch);
             batch
         }
     }
@@ -489,7 +489,7 @@ mod tests {
         .unwrap();
         assert!(sink.is_finished());
         let (pool, tally, now) = (&mut source.pool, &source.tally, Time(0));
-        sink.send(&mut PortContext { pool, tally, now }, &mut batch);
+        sink.send(&mut PortContext::new(pool, tally, now), &mut batch);
         let tally = source.tally.reader();
         assert_eq!(tally.get(PortCounter::TxPackets), 64);
         assert_eq!(tally.get(PortCounter::TxBytes), 64 * 64);

@@ -7,7 +7,7 @@ mod packet_ring;
 mod pcap;
 mod rarp;
 mod tap;
-mod vhost_user;
+pub(crate) mod vhost_user;
 
 pub use af_packet::{AfPacket, AfPacketConfig};
 pub use generator::{Generator, GeneratorConfig, GeneratorError, Traffic};

@@ -218,14 +218,7 @@ mod tests {
             let mut batch = Batch::new();
             batch.push(self.pool.copy_of(bytes).unwrap());
             let Self { tap, pool, tally } = self;
-            tap.send(
-                &mut PortContext {
-                    pool,
-                    tally,
-                    now: Time(0),
-                },
-                &mut batch,
-            );
+            tap.send(&mut PortContext::new(pool, tally, Time(0)), &mut batch);
         }
 
         /// Waits until the kernel answers: it says that an interface is up before it is.
@@ -246,7 +239,7 @@ mod tests {
             let Self { tap, pool, tally } = self;
             let mut batch = Batch::new();
             let now = Time(0);
-            tap.receive(&mut PortContext { pool, tally, now }, &mut batch);
+            tap.receive(&mut PortContext::new(pool, tally, now), &mut batch);
             batch
         }
 
@@ -305,14 +298,7 @@ mod tests {
                 bench.send(&echo(b"lost"));
                 let Bench { tap, pool, tally } = &mut bench;
                 let mut batch = Batch::new();
-                tap.receive(
-                    &mut PortContext {
-                        pool,
-                        tally,
-                        now: Time(0),
-                    },
-                    &mut batch,
-                );
+                tap.receive(&mut PortContext::new(pool, tally, Time(0)), &mut batch);
                 assert!(batch.is_empty());
             }
             assert!(bench.tap.deleted && !bench.tap.arm());

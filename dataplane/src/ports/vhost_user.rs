@@ -15,8 +15,9 @@ use chainplane_vhost::ring::{BURST_COST, FromGuest, ToGuest};
 use self::crossing::Crossing;
 use super::rarp;
 use crate::offload;
-use crate::packet::{BURST, Batch, Packet};
+use crate::packet::{BURST, Batch, HEAD, LONGEST_COPIED, Packet, Pool, Tail, may_leave_tail};
 use crate::port::{Offloads, Passed, Port, PortContext, PortDrop, PortTally};
+use crate::tails;
 
 /// A vhost-user device's queue pairs, all polled by one worker.
 pub struct VhostUser {
@@ -88,7 +89,14 @@ impl VhostUser {
         for (slot, packet) in packets[..room].iter().enumerate() {
             let mut header = offload::to_header(packet);
             header.flags &= flags;
-            if ring.fill(slot, header, packet.data()) {
+            let filled = match packet.tail() {
+                None => ring.fill(slot, header, packet.data()),
+                Some(tail) => cx.lenders.queue(&tail).is_some_and(|from| {
+                    let (frame, offset) = (tail.frame.into(), tail.offset());
+                    ring.fill_from(slot, header, packet.head(), from, frame, offset)
+                }),
+            };
+            if filled {
                 sent += 1;
                 bytes += packet.len() as u64;
             }
@@ -122,23 +130,33 @@ fn running(pairs: &[QueuePair]) -> ArrayVec<usize, 64> {
         .collect()
 }
 
-/// Copies a burst of frames of a ring into packets; tells what it cost.
-fn gather(ring: &mut FromGuest, cx: &mut PortContext<'_>, batch: &mut Batch) -> u64 {
+/// Copies a burst of frames of a pair's ring into packets, or what has to be copied of each; tells what it cost.
+fn gather(ring: &mut FromGuest, pair: usize, cx: &mut PortContext<'_>, batch: &mut Batch) -> u64 {
     ring.fetch(batch.remaining_capacity());
     let cost = ring.cost();
-    gather_fetched(ring, cx, batch);
+    gather_fetched(ring, pair, cx, batch);
     cost
 }
 
-fn gather_fetched(ring: &mut FromGuest, cx: &mut PortContext<'_>, batch: &mut Batch) {
+fn gather_fetched(ring: &mut FromGuest, pair: usize, cx: &mut PortContext<'_>, batch: &mut Batch) {
+    let place = cx.lend_as.map(|port| Tail {
+        port,
+        burst: ring.burst(),
+        pair: pair as u8,
+        ..Tail::default()
+    });
+    let mut lent = 0;
     for frame in 0..ring.count() {
         let len = ring.frame_len(frame);
-        let Some(mut packet) = cx.pool.take(len) else {
+        let taken = match place {
+            Some(place) if len > LONGEST_COPIED => lend(ring, frame, place, cx.pool),
+            _ => copy_whole(ring, frame, cx.pool),
+        };
+        let Some(mut packet) = taken else {
             cx.tally.refuse(PortDrop::NoBuffer, len);
             continue;
         };
-        let copied = packet.extend(len).map(|bytes| ring.read(frame, 0, bytes));
-        debug_assert_eq!(copied, Some(len), "the ring told the frame's length");
+        lent += u32::from(!packet.is_whole());
         match offload::from_header(&believed(ring.header(frame)), len) {
             Ok(offload) => {
                 *packet.offload_mut() = offload;
@@ -147,7 +165,37 @@ fn gather_fetched(ring: &mut FromGuest, cx: &mut PortContext<'_>, batch: &mut Ba
             Err(_) => cx.tally.refuse(PortDrop::BadOffload, len),
         }
     }
-    ring.complete();
+    cx.lent += lent;
+    if lent == 0 {
+        ring.complete();
+    }
+}
+
+#[inline]
+fn copy_whole(ring: &FromGuest, frame: usize, pool: &mut Pool) -> Option<Packet> {
+    let len = ring.frame_len(frame);
+    let mut packet = pool.take(len)?;
+    let copied = ring.read(frame, 0, packet.extend(len)?);
+    debug_assert_eq!(copied, len, "the ring told the frame's length");
+    Some(packet)
+}
+
+/// Copies the beginning of a frame and leaves the rest where it is, if nobody will look at that.
+#[inline]
+fn lend(ring: &FromGuest, frame: usize, place: Tail, pool: &mut Pool) -> Option<Packet> {
+    let mut packet = pool.take(HEAD)?;
+    ring.read(frame, 0, packet.extend(HEAD)?);
+    let number = frame as u8;
+    let place = Tail {
+        frame: number,
+        ..place
+    };
+    packet.leave_tail(ring.frame_len(frame), place);
+    if may_leave_tail(packet.head()) {
+        Some(packet)
+    } else {
+        tails::fetch(packet, ring, pool)
+    }
 }
 
 /// What a guest's header may say. That a checksum was found right is for a device to say, not for a driver (virtio
@@ -214,7 +262,7 @@ impl Port for VhostUser {
         let mut cost = 0;
         for turn in 0..count {
             let pair = (self.next + turn) % count;
-            cost += gather(&mut self.pairs[pair].from_guest, cx, batch);
+            cost += gather(&mut self.pairs[pair].from_guest, pair, cx, batch);
             if batch.is_full() || cost >= BURST_COST {
                 break;
             }
@@ -249,7 +297,7 @@ impl Port for VhostUser {
                 passed.bytes += from.bytes();
                 from.complete();
             } else {
-                gather_fetched(from, cx, batch);
+                gather_fetched(from, pair, cx, batch);
             }
             if passed.packets as usize + batch.len() == BURST || cost >= BURST_COST {
                 break;
@@ -257,6 +305,22 @@ impl Port for VhostUser {
         }
         self.next = (self.next + 1) % count.max(1);
         passed
+    }
+
+    fn lent(&self, pair: u8) -> Option<&FromGuest> {
+        self.pairs
+            .get(usize::from(pair))
+            .map(|pair| &pair.from_guest)
+    }
+
+    fn take_back(&mut self) {
+        for pair in &mut self.pairs {
+            pair.from_guest.complete();
+        }
+    }
+
+    fn takes_tails(&self) -> bool {
+        true
     }
 
     fn guest_queues(&mut self) -> Option<&mut [QueuePair]> {
@@ -271,7 +335,7 @@ impl Port for VhostUser {
             _ => {
                 for (turn, pair) in running.iter().enumerate() {
                     self.send_by(*pair, cx, batch, |packet| {
-                        queue_of(packet.data(), running.len()) == turn
+                        queue_of(packet.head(), running.len()) == turn
                     });
                 }
             }
@@ -307,5 +371,7 @@ impl Port for VhostUser {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod street;
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,8 @@ pub struct FromGuest {
     cost: u64,
     /// Bytes of the burst's frames.
     bytes: u64,
+    /// Counts bursts.
+    number: u16,
 }
 
 impl FromGuest {
@@ -30,6 +32,7 @@ impl FromGuest {
             header: NetHeader::LEN as u32,
             cost: 0,
             bytes: 0,
+            number: 0,
         }
     }
 
@@ -66,6 +69,7 @@ impl FromGuest {
     #[inline]
     pub fn fetch(&mut self, max: usize) -> usize {
         self.complete();
+        self.number = self.number.wrapping_add(1);
         self.cost = 0;
         let count = max.min(BURST);
         if count == 0 || !self.active.look() || !self.active.parse(count) {
@@ -116,6 +120,13 @@ impl FromGuest {
     /// is at most [`BURST_COST`](super::BURST_COST) and that of one chain more.
     pub fn cost(&self) -> u64 {
         self.cost
+    }
+
+    /// The number of the burst, for whoever notes a frame's and comes back to it: if it is another by then, the frame
+    /// was given back. Numbers come round after 65,536 bursts.
+    #[inline]
+    pub fn burst(&self) -> u16 {
+        self.number
     }
 
     /// Number of frames in the burst.
@@ -177,6 +188,21 @@ impl FromGuest {
     pub(super) fn single_piece(&self, frame: usize) -> Option<(Segment, u32)> {
         let chain = &self.active.burst.chains[frame];
         (chain.piece.len == chain.total + self.header).then_some((chain.piece, self.header))
+    }
+
+    /// `len` bytes of a frame from `offset` on, if the frame has so many and they lie in its first piece.
+    #[inline]
+    pub(super) fn one_piece(&self, frame: usize, offset: usize, len: usize) -> Option<Segment> {
+        let chain = &self.active.burst.chains[frame];
+        let start = self.header as usize + offset;
+        let end = start.checked_add(len)?;
+        if end > chain.piece.len as usize {
+            return None;
+        }
+        // SAFETY: `start` is within the piece, as its end was just found to be.
+        let ptr = unsafe { chain.piece.ptr.add(start) };
+        let len = len as u32;
+        Some(Segment { ptr, len })
     }
 
     /// The virtio-net header of a frame, copied out.

@@ -296,7 +296,36 @@ impl ToGuest {
         frame: usize,
         offset: usize,
     ) -> bool {
-        self.fill_pieces(self.slots[slot], header, head, from, frame, offset)
+        let slot = self.slots[slot];
+        if slot.chains == 0 {
+            return false;
+        }
+        let into = self.active.burst.chains[usize::from(slot.first)].piece;
+        let head = &head[..head.len().min(slot.len as usize)];
+        let rest = slot.len as usize - head.len();
+        let len = self.header as usize + head.len() + rest;
+        let Some(source) = from.one_piece(frame, offset, rest) else {
+            return self.fill_pieces(slot, header, head, from, frame, offset);
+        };
+        if len > into.len as usize {
+            return self.fill_pieces(slot, header, head, from, frame, offset);
+        }
+        let num_buffers = slot.chains;
+        let header = NetHeader {
+            num_buffers,
+            ..header
+        }
+        .to_bytes();
+        let header = &header[..self.header as usize];
+        // SAFETY: the target holds header, head and rest, as just checked, and the source the rest; both are mapped by their
+        // rings.
+        unsafe {
+            copy::copy(header.as_ptr(), into.ptr, header.len());
+            let into = into.ptr.add(header.len());
+            copy::copy(head.as_ptr(), into, head.len());
+            copy::copy(source.ptr, into.add(head.len()), rest);
+        }
+        true
     }
 
     fn fill_pieces(

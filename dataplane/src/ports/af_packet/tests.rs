@@ -61,11 +61,7 @@ impl Bench {
             tally,
             now,
         } = self;
-        let mut cx = PortContext {
-            pool,
-            tally,
-            now: *now,
-        };
+        let mut cx = PortContext::new(pool, tally, *now);
         complete_and_send(&mut ports[from], &mut cx, &mut batch);
         assert!(batch.is_empty());
     }
@@ -91,11 +87,7 @@ impl Bench {
             tally,
             now,
         } = self;
-        let mut cx = PortContext {
-            pool,
-            tally,
-            now: *now,
-        };
+        let mut cx = PortContext::new(pool, tally, *now);
         let mut batch = Batch::new();
         ports[to].receive(&mut cx, &mut batch);
         batch

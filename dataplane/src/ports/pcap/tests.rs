@@ -27,14 +27,7 @@ impl Bench {
     fn receive(&mut self, now: u64) -> Vec<Vec<u8>> {
         let Self { port, pool, tally } = self;
         let mut batch = Batch::new();
-        port.receive(
-            &mut PortContext {
-                pool,
-                tally,
-                now: Time(now),
-            },
-            &mut batch,
-        );
+        port.receive(&mut PortContext::new(pool, tally, Time(now)), &mut batch);
         batch.iter().map(|packet| packet.data().to_vec()).collect()
     }
 
@@ -44,14 +37,7 @@ impl Bench {
             .iter()
             .map(|bytes| pool.copy_of(bytes).unwrap())
             .collect();
-        port.send(
-            &mut PortContext {
-                pool,
-                tally,
-                now: Time(now),
-            },
-            &mut batch,
-        );
+        port.send(&mut PortContext::new(pool, tally, Time(now)), &mut batch);
         assert!(batch.is_empty());
     }
 }

@@ -23,11 +23,7 @@ fn a_guest_that_came_from_elsewhere_is_announced_once() {
     let mut poll = |port: &mut VhostUser, keep: usize| -> Vec<Vec<u8>> {
         let kept: Vec<_> = (0..keep).map(|_| pool.take(60).unwrap()).collect();
         let (mut batch, pool, now) = (Batch::new(), &mut pool, Time(0));
-        let mut cx = PortContext {
-            pool,
-            tally: &tally,
-            now,
-        };
+        let mut cx = PortContext::new(pool, &tally, now);
         assert!(!port.sync());
         port.receive(&mut cx, &mut batch);
         drop(kept);

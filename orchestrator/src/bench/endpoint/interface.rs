@@ -146,21 +146,13 @@ impl InterfaceEnd {
         if self.out.is_empty() {
             return;
         }
-        let mut cx = PortContext {
-            pool: &mut self.pool,
-            tally: &self.tally,
-            now: Time(0),
-        };
+        let mut cx = PortContext::new(&mut self.pool, &self.tally, Time(0));
         // What the kernel has no room for is lost, as on a wire.
         self.port.send(&mut cx, &mut self.out);
     }
 
     pub fn receive(&mut self, _max: usize, mut take: impl FnMut(&[u8])) -> usize {
-        let mut cx = PortContext {
-            pool: &mut self.pool,
-            tally: &self.tally,
-            now: Time(0),
-        };
+        let mut cx = PortContext::new(&mut self.pool, &self.tally, Time(0));
         self.port.receive(&mut cx, &mut self.back);
         let count = self.back.len();
         for packet in self.back.drain(..) {
