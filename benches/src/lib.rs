@@ -9,5 +9,6 @@ pub mod guests;
 pub mod idle;
 #[cfg(target_arch = "x86_64")]
 pub mod microguest;
+pub mod opening;
 pub mod siege;
 pub mod turns;

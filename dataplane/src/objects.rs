@@ -47,7 +47,7 @@ pub struct Objects {
 }
 
 /// A timeout for objects that never expire by themselves.
-const NEVER: u32 = u32::MAX;
+pub(crate) const NEVER: u32 = u32::MAX;
 
 impl Objects {
     /// Reserves `count` objects; only while a worker is built.

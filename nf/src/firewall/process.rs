@@ -1,7 +1,7 @@
 //! What becomes of a packet.
 
 use chainplane_dataplane::function::{
-    Blueprint, Build, Context, Descriptor, Function, Interface, SessionInfo, Verdict,
+    Blueprint, Build, Context, Descriptor, Function, INSIDE, Interface, SessionInfo, Verdict,
 };
 use chainplane_dataplane::indices;
 use chainplane_dataplane::objects::Objects;
@@ -12,9 +12,6 @@ use chainplane_dataplane::time::Time;
 use super::config::Action;
 use super::rules::{Decision, Rules};
 use crate::track::{Absence, Phase, Quote, TimeoutTicks, Tuple, is_icmp_error, opens, quote};
-
-/// Session slots that a poll looks at for dead ones.
-const SWEEP: usize = 64;
 
 indices! {
     /// What a firewall counts beside the packets that each rule decided on.
@@ -74,11 +71,20 @@ impl Blueprint for Plan {
     }
 }
 
+/// What is kept of a session.
+#[derive(Clone, Copy)]
+struct Session {
+    phase: Phase,
+    /// By which packets of the direction that opened it come in.
+    opened_by: Interface,
+}
+
 /// A firewall, as one worker runs it.
 struct Firewall {
     rules: Rules,
     timeouts: TimeoutTicks,
-    sessions: SessionTable<Tuple, Phase>,
+    /// By the tuple of the packets that come in by the inside, whichever side opened them.
+    sessions: SessionTable<Tuple, Session, 1>,
     absence: Absence,
 }
 
@@ -108,7 +114,7 @@ impl Function for Firewall {
 
     fn tick(&mut self, cx: &mut Context<'_>) {
         let now = cx.now();
-        self.sessions.sweep(SWEEP, cx.objects(), now, |_, _| {});
+        self.sessions.sweep(cx.objects(), now, |_, _| {});
     }
 
     fn slots(&self) -> Vec<String> {
@@ -126,13 +132,15 @@ impl Function for Firewall {
         cursor: usize,
         out: &mut Vec<SessionInfo>,
     ) -> Option<usize> {
-        for (slot, id, [forward, _], phase) in self.sessions.iter_from(cursor, objects, now) {
+        for (slot, id, [key], session) in self.sessions.iter_from(cursor, objects, now) {
             if out.len() == out.capacity() {
                 return Some(slot);
             }
             let idle = objects.idle_ticks(self.sessions.object(id), now);
             out.push(SessionInfo {
-                text: forward.describe(None, *phase),
+                text: key
+                    .seen_from(session.opened_by)
+                    .describe(None, session.phase),
                 idle_ms: (u64::from(idle) << 20) / 1_000_000,
             });
         }
@@ -144,7 +152,7 @@ impl Firewall {
     /// TCP, UDP and echoes.
     fn tracked(&mut self, cx: &mut Context<'_>, packet: Packet, tuple: &Tuple) -> Verdict {
         let bare_syn = opens(packet.tcp_flags());
-        let found = self.sessions.find(tuple, cx.objects_ref(), cx.now());
+        let found = self.find(cx, tuple);
         match found {
             Some((id, way)) if !(bare_syn && self.asks_anew(id, way)) => {
                 self.pass(cx, packet, id, way, tuple)
@@ -172,10 +180,26 @@ impl Firewall {
         }
     }
 
+    /// The session of a packet with this tuple, and whether it goes the way of the one that opened it.
+    fn find(&self, cx: &Context<'_>, tuple: &Tuple) -> Option<(SessionId, Way)> {
+        let key = tuple.seen_from(INSIDE);
+        let (id, _) = self.sessions.find(&key, cx.objects_ref(), cx.now())?;
+        let way = if self.sessions.get(id)?.opened_by == tuple.side {
+            Way::Forward
+        } else {
+            Way::Return
+        };
+        Some((id, way))
+    }
+
+    fn phase(&self, id: SessionId) -> Option<Phase> {
+        self.sessions.get(id).map(|session| session.phase)
+    }
+
     /// Whether a SYN that meets a session against its direction asks for a connection of its own, which the rules
     /// have to decide on: anything but both sides opening at once (RFC 9293, section 3.5).
     fn asks_anew(&self, id: SessionId, way: Way) -> bool {
-        way == Way::Return && self.sessions.get(id) != Some(&Phase::Opening)
+        way == Way::Return && self.phase(id) != Some(Phase::Opening)
     }
 
     /// Opens a session for an allowed packet, unless it is an echo reply that nobody asked for.
@@ -190,7 +214,7 @@ impl Firewall {
             return untracked(cx, packet, tuple.side);
         }
         if let Some(old) = old {
-            if self.sessions.get(old) != Some(&Phase::Closing) {
+            if self.phase(old) != Some(Phase::Closing) {
                 // The other side will refuse it, or let its own side know that it is out of step (RFC 5961).
                 return untracked(cx, packet, tuple.side);
             }
@@ -199,9 +223,14 @@ impl Firewall {
         let answer = tuple.answer(tuple.side.opposite());
         let timeout = self.timeouts.of(tuple.protocol, Phase::Opening);
         let now = cx.now();
+        let session = Session {
+            phase: Phase::Opening,
+            opened_by: tuple.side,
+        };
+        let key = tuple.seen_from(INSIDE);
         let made = self
             .sessions
-            .insert(*tuple, answer, Phase::Opening, timeout, cx.objects(), now);
+            .insert([key], session, timeout, cx.objects(), now);
         match made {
             Ok(id) => {
                 self.absence.filled([tuple, &answer], cx.objects());
@@ -224,9 +253,9 @@ impl Firewall {
         tuple: &Tuple,
     ) -> Verdict {
         let phase = match self.sessions.get_mut(id) {
-            Some(phase) => {
-                *phase = phase.after(packet.tcp_flags(), way);
-                *phase
+            Some(session) => {
+                session.phase = session.phase.after(packet.tcp_flags(), way);
+                session.phase
             }
             None => Phase::Opening,
         };
@@ -259,7 +288,7 @@ impl Firewall {
         let Some(Quote { answer, .. }) = quote(packet, from) else {
             return false;
         };
-        let known = self.sessions.find(&answer, cx.objects_ref(), cx.now());
+        let known = self.find(cx, &answer);
         answer.dst.address == packet.ip_dst() && known.is_some()
     }
 }

@@ -14,12 +14,9 @@ use chainplane_dataplane::time::Time;
 
 use super::maglev::hash_of;
 use super::quote::{self, End, Quote};
-use super::session::{Key, Session, Side, State};
+use super::session::{Client, Session, Side, State};
 use super::states::Seen;
 use super::{Tables, answer};
-
-/// Slots of the session table that one poll looks at.
-const SWEEP: usize = 64;
 
 indices! {
     /// The load balancer's counters.
@@ -72,7 +69,8 @@ static DESCRIPTOR: Descriptor = Descriptor {
 /// The load balancer of one worker.
 pub struct Balancer {
     tables: Arc<Tables>,
-    sessions: SessionTable<Key, Session>,
+    /// By client, whichever way a packet goes.
+    sessions: SessionTable<Client, Session, 1>,
     /// An object for each backend, which moves on when the backend is lost: what was recorded for its connections
     /// ends at once, however many there are.
     backends: ObjectRange,
@@ -139,9 +137,9 @@ impl Balancer {
     }
 
     fn balance(&mut self, cx: &mut Context<'_>, packet: Packet, client: (IpAddr, u16)) -> Verdict {
-        let key = Key::forward(client);
+        let key = Client(client.0, client.1);
         let found = self
-            .find(cx, &key)
+            .find(cx, key)
             .filter(|id| !self.begins_anew(cx, *id, &packet));
         if let Some(id) = found {
             return self.hand_to_backend(cx, packet, id);
@@ -161,11 +159,11 @@ impl Balancer {
             backend,
             self.seen.life(backend),
         );
-        let (reverse, now) = (Key::reverse(client, backend), cx.now());
+        let now = cx.now();
         let timeout = session.timeout(&self.tables.ticks);
         let made = self
             .sessions
-            .insert(key, reverse, session, timeout, cx.objects(), now);
+            .insert([key], session, timeout, cx.objects(), now);
         let Ok(id) = made else {
             return Verdict::drop(packet, Reason::SessionsFull);
         };
@@ -177,9 +175,21 @@ impl Balancer {
         self.hand_to_backend(cx, packet, id)
     }
 
-    /// The session of a key, if it is alive and its backend was not lost since.
-    fn find(&mut self, cx: &mut Context<'_>, key: &Key) -> Option<SessionId> {
-        let (id, _) = self.sessions.find(key, cx.objects_ref(), cx.now())?;
+    /// The session of a client with this backend, as [`Balancer::find`] finds it.
+    fn find_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: (IpAddr, u16),
+        backend: usize,
+    ) -> Option<SessionId> {
+        let id = self.find(cx, Client(client.0, client.1))?;
+        let session = self.sessions.get(id)?;
+        (session.backend as usize == backend).then_some(id)
+    }
+
+    /// A client's session, if it is alive and its backend was not lost since.
+    fn find(&mut self, cx: &mut Context<'_>, client: Client) -> Option<SessionId> {
+        let (id, _) = self.sessions.find(&client, cx.objects_ref(), cx.now())?;
         let session = self.sessions.get(id)?;
         if self.seen.life(session.backend as usize) == session.life {
             return Some(id);
@@ -254,7 +264,7 @@ impl Balancer {
             return pass(cx, packet, OUTSIDE);
         };
         let client = (packet.ip_dst(), to);
-        let Some(id) = self.find(cx, &Key::reverse(client, backend)) else {
+        let Some(id) = self.find_with(cx, client, backend) else {
             // Not a balanced connection's, at least not yet: never replayed, as a session would change that.
             return Verdict::Leave(OUTSIDE, packet);
         };
@@ -286,7 +296,7 @@ impl Balancer {
             quote.protocol == service.protocol && quote.src == (service.address, service.port)
         });
         let Some((quote, id)) =
-            about.and_then(|quote| Some((quote, self.find(cx, &Key::forward(quote.dst))?)))
+            about.and_then(|quote| Some((quote, self.find(cx, Client(quote.dst.0, quote.dst.1))?)))
         else {
             return Verdict::drop(packet, Reason::NoSession);
         };
@@ -324,13 +334,13 @@ impl Balancer {
         let quote =
             quote::quoted(packet).filter(|quote| quote.protocol == self.tables.service.protocol)?;
         let backend = self.tables.backend(quote.dst.0, quote.dst.1)?;
-        self.find(cx, &Key::reverse(quote.src, backend))?;
+        self.find_with(cx, quote.src, backend)?;
         Some(quote)
     }
 
-    fn describe(&self, key: &Key, session: Session) -> String {
+    fn describe(&self, client: Client, session: Session) -> String {
         let server = &self.tables.servers[session.backend as usize];
-        let client = core::net::SocketAddr::new(key.client.0, key.client.1);
+        let client = core::net::SocketAddr::new(client.0, client.1);
         let word = match session.state {
             State::Opening => "opening",
             State::Answered => "answered",
@@ -369,7 +379,6 @@ impl Function for Balancer {
         let (seen, now) = (&self.seen, cx.now());
         let mut lost = 0;
         self.sessions.sweep_unless(
-            SWEEP,
             cx.objects(),
             now,
             |session| seen.life(session.backend as usize) != session.life,
@@ -397,7 +406,7 @@ impl Function for Balancer {
         cursor: usize,
         out: &mut Vec<SessionInfo>,
     ) -> Option<usize> {
-        for (slot, id, [key, _], session) in self.sessions.iter_from(cursor, objects, now) {
+        for (slot, id, [key], session) in self.sessions.iter_from(cursor, objects, now) {
             if self.seen.life(session.backend as usize) != session.life {
                 continue;
             }

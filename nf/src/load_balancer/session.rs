@@ -1,36 +1,39 @@
 //! What the load balancer knows of a connection.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use chainplane_dataplane::packet::{Packet, protocol, tcp_flag};
+use chainplane_dataplane::session::{Key, Packed};
 
 use super::config::Ticks;
+use crate::track::words;
 
-/// A connection's client, and which server its packets go to or come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
-    /// The client.
-    pub client: (IpAddr, u16),
-    /// A backend's index, or [`Key::VIRTUAL`].
-    server: u16,
-}
+/// A connection's client, which has no other connection to the virtual address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client(pub IpAddr, pub u16);
 
-impl Key {
-    const VIRTUAL: u16 = u16::MAX;
-
-    /// A packet from the client to the virtual address.
-    pub fn forward(client: (IpAddr, u16)) -> Self {
-        Self {
-            client,
-            server: Self::VIRTUAL,
+impl Key for Client {
+    #[inline]
+    fn pack(&self) -> Packed {
+        match self.0 {
+            IpAddr::V4(address) => Packed::Narrow([address.to_bits(), self.1.into(), 0, 0]),
+            address => {
+                let [high, low] = words(address);
+                Packed::Wide([high, low, self.1.into(), 0, 0])
+            }
         }
     }
 
-    /// A packet from a backend to the client.
-    pub fn reverse(client: (IpAddr, u16), backend: usize) -> Self {
-        Self {
-            client,
-            server: backend as u16,
+    #[inline]
+    fn unpack(packed: &Packed) -> Self {
+        match *packed {
+            Packed::Narrow([address, port, ..]) => {
+                Self(Ipv4Addr::from_bits(address).into(), port as u16)
+            }
+            Packed::Wide([high, low, port, ..]) => {
+                let address = Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low));
+                Self(address.into(), port as u16)
+            }
         }
     }
 }

@@ -4,18 +4,19 @@
 //! never shorter than that of any of its sessions. Both depend on nothing but the time of the last packet.
 
 use core::hash::BuildHasher;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use chainplane_dataplane::function::{Build, Context, INSIDE, Interface, OUTSIDE};
 use chainplane_dataplane::objects::Objects;
 use chainplane_dataplane::packet::{Mac, protocol};
-use chainplane_dataplane::session::{InsertError, SessionId, SessionTable};
+use chainplane_dataplane::session::{InsertError, Key, Packed, SessionId, SessionTable};
 use chainplane_dataplane::time::Time;
 use foldhash::SharedSeed;
 use foldhash::fast::SeedableRandomState;
 
 use super::forward::Forwards;
 use super::pool::Pool;
-use crate::track::{Endpoint, Phase, TimeoutTicks};
+use crate::track::{Endpoint, Phase, TimeoutTicks, pack_kind, unpack_kind, words};
 
 /// Ports tried at one pool address before it counts as exhausted; with nine of ten ports taken, all of them are
 /// taken once in 10^5 times.
@@ -24,7 +25,7 @@ const TRIES: u64 = 128;
 const ADDRESSES: u32 = 4;
 
 /// One end of a mapping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct End {
     side: Interface,
     /// At the inside; the pool is the same for all.
@@ -49,6 +50,42 @@ impl End {
             vlan: 0,
             protocol,
             endpoint,
+        }
+    }
+}
+
+impl Key for End {
+    #[inline]
+    fn pack(&self) -> Packed {
+        let kind = pack_kind(self.side, self.vlan, self.protocol, false);
+        match self.endpoint.address {
+            IpAddr::V4(address) => {
+                Packed::Narrow([address.to_bits(), self.endpoint.port.into(), 0, kind])
+            }
+            address => {
+                let [a, b] = words(address);
+                Packed::Wide([a, b, self.endpoint.port.into(), 0, kind.into()])
+            }
+        }
+    }
+
+    #[inline]
+    fn unpack(packed: &Packed) -> Self {
+        let (address, port, kind): (IpAddr, _, _) = match *packed {
+            Packed::Narrow([address, port, _, kind]) => {
+                (Ipv4Addr::from_bits(address).into(), port as u16, kind)
+            }
+            Packed::Wide([a, b, port, _, kind]) => {
+                let address = Ipv6Addr::from_bits(u128::from(a) << 64 | u128::from(b));
+                (address.into(), port as u16, kind as u32)
+            }
+        };
+        let (side, vlan, protocol, _) = unpack_kind(kind);
+        Self {
+            side,
+            vlan,
+            protocol,
+            endpoint: Endpoint::new(address, port),
         }
     }
 }
@@ -157,7 +194,10 @@ impl Mappings {
         };
         let timeout = self.timeouts.of(protocol, Phase::Opening);
         let end = End::outer(protocol, outer);
-        match self.table.insert(key, end, mapping, timeout, objects, now) {
+        match self
+            .table
+            .insert([key, end], mapping, timeout, objects, now)
+        {
             Ok(id) => Ok((id, outer)),
             Err(InsertError::Full | InsertError::Exists) => Err(NoMapping::Full),
         }
@@ -222,8 +262,8 @@ impl Mappings {
     }
 
     /// Frees some of the mappings that are dead.
-    pub fn sweep(&mut self, budget: usize, objects: &mut Objects, now: Time) {
-        self.table.sweep(budget, objects, now, |_, _| {});
+    pub fn sweep(&mut self, objects: &mut Objects, now: Time) {
+        self.table.sweep(objects, now, |_, _| {});
     }
 }
 

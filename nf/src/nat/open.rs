@@ -9,6 +9,7 @@ use crate::track::{Endpoint, Phase, Tuple};
 
 /// What is kept of a session. Its two keys are the tuples of the packets that opened it and of their answers, each
 /// as it comes in; so each is the translation of the other.
+#[derive(Clone, Copy)]
 pub(super) struct Session {
     pub phase: Phase,
     /// For packets of each way, where they go if they leave by the inside.

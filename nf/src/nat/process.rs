@@ -18,9 +18,6 @@ use super::pool::Pool;
 use crate::config::Prefix;
 use crate::track::{Absence, Phase, TimeoutTicks, Tuple, is_icmp_error};
 
-/// Slots of each table that a poll looks at for what is dead.
-const SWEEP: usize = 64;
-
 indices! {
     /// What a NAT counts.
     pub enum NatCounter {
@@ -152,8 +149,8 @@ impl Function for Nat {
 
     fn tick(&mut self, cx: &mut Context<'_>) {
         let now = cx.now();
-        self.sessions.sweep(SWEEP, cx.objects(), now, |_, _| {});
-        self.mappings.sweep(SWEEP, cx.objects(), now);
+        self.sessions.sweep(cx.objects(), now, |_, _| {});
+        self.mappings.sweep(cx.objects(), now);
     }
 
     fn session_count(&self) -> usize {
@@ -237,7 +234,7 @@ impl Nat {
         let now = cx.now();
         let made = self
             .sessions
-            .insert(*tuple, answer, session, timeout, cx.objects(), now);
+            .insert([*tuple, answer], session, timeout, cx.objects(), now);
         match (made, fresh) {
             (Ok(id), _) => {
                 self.absence.filled([tuple, &answer], cx.objects());

@@ -3,12 +3,9 @@
 //! A flow record can't depend on a session that does not exist. It depends on an object that stands for the flow's
 //! share of all flows instead, and every session that is made moves the epochs of its two shares on.
 
-use std::hash::BuildHasher;
-
 use chainplane_dataplane::function::Context;
 use chainplane_dataplane::objects::{ObjectRange, Objects};
-use foldhash::SharedSeed;
-use foldhash::fast::SeedableRandomState;
+use chainplane_dataplane::session::KeyHasher;
 
 use super::Tuple;
 
@@ -18,7 +15,7 @@ const SHARES: usize = 4096;
 /// The objects that stand for sessions there are not.
 pub struct Absence {
     objects: ObjectRange,
-    hasher: SeedableRandomState,
+    hasher: KeyHasher,
 }
 
 impl Absence {
@@ -26,12 +23,12 @@ impl Absence {
     pub fn new(seed: u64, objects: &mut Objects) -> Self {
         Self {
             objects: objects.reserve(SHARES),
-            hasher: SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
+            hasher: KeyHasher::new(seed),
         }
     }
 
     fn share(&self, tuple: &Tuple) -> usize {
-        self.hasher.hash_one(tuple) as usize % SHARES
+        self.hasher.hash(tuple) as usize % SHARES
     }
 
     /// The decision in hand holds while no session is made for this tuple.

@@ -14,3 +14,4 @@ pub use quote::{Quote, is_icmp_error, quote};
 pub use tcp::{Phase, opens};
 pub use timeouts::{TimeoutTicks, Timeouts, check_sessions};
 pub use tuple::{Endpoint, Tuple};
+pub(crate) use tuple::{pack_kind, unpack_kind, words};

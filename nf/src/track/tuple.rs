@@ -1,11 +1,12 @@
 //! Which connection a packet belongs to.
 
 use core::fmt;
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Phase;
 use chainplane_dataplane::function::Interface;
 use chainplane_dataplane::packet::{Packet, protocol};
+use chainplane_dataplane::session::{Key, Packed};
 
 /// ICMP types of echoes (RFC 792).
 pub(super) const ECHO_REPLY: u8 = 0;
@@ -31,6 +32,79 @@ impl Endpoint {
             port,
         }
     }
+}
+
+/// What there is besides addresses and ports, in 31 bits: sides are those of inline functions, identifiers of VLANs
+/// have 12 bits.
+pub(crate) fn pack_kind(side: Interface, vlan: u16, protocol: u8, echo_reply: bool) -> u32 {
+    u32::from(vlan & 0x0fff)
+        | u32::from(protocol) << 12
+        | u32::from(side.0 & 1) << 20
+        | u32::from(echo_reply) << 21
+}
+
+/// The opposite of [`pack_kind`].
+pub(crate) fn unpack_kind(kind: u32) -> (Interface, u16, u8, bool) {
+    let side = Interface((kind >> 20 & 1) as u16);
+    let (vlan, protocol) = ((kind & 0x0fff) as u16, (kind >> 12) as u8);
+    (side, vlan, protocol, kind >> 21 & 1 != 0)
+}
+
+impl Key for Tuple {
+    #[inline]
+    fn pack(&self) -> Packed {
+        let kind = pack_kind(self.side, self.vlan, self.protocol, self.echo_reply);
+        let ports = u32::from(self.src.port) << 16 | u32::from(self.dst.port);
+        match (self.src.address, self.dst.address) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                Packed::Narrow([src.to_bits(), dst.to_bits(), ports, kind])
+            }
+            (src, dst) => {
+                let [a, b] = words(src);
+                let [c, d] = words(dst);
+                Packed::Wide([a, b, c, d, u64::from(ports) << 32 | u64::from(kind)])
+            }
+        }
+    }
+
+    #[inline]
+    fn unpack(packed: &Packed) -> Self {
+        let (src, dst, ports, kind): (IpAddr, IpAddr, _, _) = match *packed {
+            Packed::Narrow([src, dst, ports, kind]) => {
+                let address = |bits| Ipv4Addr::from_bits(bits).into();
+                (address(src), address(dst), ports, kind)
+            }
+            Packed::Wide([a, b, c, d, rest]) => {
+                let address = |high: u64, low: u64| {
+                    Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into()
+                };
+                (
+                    address(a, b),
+                    address(c, d),
+                    (rest >> 32) as u32,
+                    rest as u32,
+                )
+            }
+        };
+        let (side, vlan, protocol, echo_reply) = unpack_kind(kind);
+        Self {
+            side,
+            vlan,
+            protocol,
+            src: Endpoint::new(src, (ports >> 16) as u16),
+            dst: Endpoint::new(dst, ports as u16),
+            echo_reply,
+        }
+    }
+}
+
+/// An address as two words; one of IPv4 as IPv6 maps it (RFC 4291, section 2.5.5.2).
+pub(crate) fn words(address: IpAddr) -> [u64; 2] {
+    let bits = match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    };
+    [(bits >> 64) as u64, bits as u64]
 }
 
 impl fmt::Display for Endpoint {
@@ -87,6 +161,16 @@ impl Tuple {
             dst: self.src,
             echo_reply: self.is_icmp() && !self.echo_reply,
             ..*self
+        }
+    }
+
+    /// The same connection's packets of the direction that comes in by `side`.
+    #[must_use]
+    pub fn seen_from(&self, side: Interface) -> Self {
+        if self.side == side {
+            *self
+        } else {
+            self.answer(side)
         }
     }
 
@@ -151,6 +235,58 @@ mod tests {
             text,
             "udp 203.0.113.2:5000 > 192.0.2.1:80 as 10.0.0.1:5000 > 192.0.2.1:80"
         );
+    }
+
+    #[test]
+    fn keys_say_all_of_a_tuple() {
+        for (src, dst) in [
+            ("10.0.0.1:5000", "192.0.2.1:80"),
+            ("255.255.255.255:65535", "255.255.255.255:65535"),
+            (
+                "[2001:db8::1]:65535",
+                "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:1",
+            ),
+            ("[::ffff:10.0.0.1]:1", "[::1]:2"),
+        ] {
+            for (side, vlan, protocol, echo_reply) in [
+                (INSIDE, 0, protocol::TCP, false),
+                (OUTSIDE, 4095, 255, true),
+                (OUTSIDE, 7, protocol::UDP, false),
+            ] {
+                let (src, dst) = (at(src), at(dst));
+                let tuple = Tuple {
+                    side,
+                    vlan,
+                    protocol,
+                    src,
+                    dst,
+                    echo_reply,
+                };
+                assert_eq!(Tuple::unpack(&tuple.pack()), tuple);
+                if let Packed::Narrow(words) = tuple.pack() {
+                    assert!(src.address.is_ipv4() && words[3] < 1 << 31);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn both_directions_look_alike_from_one_side() {
+        let (src, dst) = (at("10.0.0.1:5000"), at("192.0.2.1:0"));
+        for echo_reply in [false, true] {
+            let tuple = Tuple {
+                side: OUTSIDE,
+                vlan: 3,
+                protocol: protocol::ICMP,
+                src,
+                dst,
+                echo_reply,
+            };
+            let seen = tuple.seen_from(INSIDE);
+            assert_eq!((seen.side, seen.src, seen.dst), (INSIDE, dst, src));
+            assert_eq!(tuple.answer(INSIDE).seen_from(INSIDE), seen);
+            assert_eq!(seen.seen_from(OUTSIDE), tuple);
+        }
     }
 
     #[test]

@@ -1,0 +1,176 @@
+//! From a hash to the cells that may have its key.
+//!
+//! Buckets of one cache line, with ten tags each and the numbers that belong to them. What does not fit goes to the
+//! next bucket, and the ones it passed count it: a look-up goes on only where something passed, and a removal takes
+//! the count back, so that nothing is ever moved.
+
+/// Tags and numbers of a bucket.
+const WAYS: usize = 10;
+
+/// Cells in use of each bucket at most, on average.
+const FILL: usize = 8;
+
+#[derive(Clone, Copy, Default)]
+#[repr(C, align(64))]
+struct Bucket {
+    /// 0 where the way is free.
+    tags: [u16; WAYS],
+    /// How many cells went on to a later bucket.
+    passed: u32,
+    cells: [u32; WAYS],
+}
+
+impl Bucket {
+    /// The ways with this tag, as bits.
+    #[inline]
+    fn matches(&self, tag: u16) -> u32 {
+        let mut bits = 0;
+        for (way, own) in self.tags.iter().enumerate() {
+            bits |= u32::from(*own == tag) << way;
+        }
+        bits
+    }
+}
+
+/// The index.
+pub(super) struct Index {
+    buckets: Vec<Bucket>,
+}
+
+impl Index {
+    /// Room for `cells` cells.
+    pub fn new(cells: usize) -> Self {
+        Self {
+            buckets: vec![Bucket::default(); cells.div_ceil(FILL)],
+        }
+    }
+
+    #[inline]
+    fn home(&self, hash: u64) -> usize {
+        ((hash >> 32) * self.buckets.len() as u64 >> 32) as usize
+    }
+
+    #[inline]
+    fn after(&self, bucket: usize) -> usize {
+        if bucket + 1 == self.buckets.len() {
+            0
+        } else {
+            bucket + 1
+        }
+    }
+
+    /// Brings near what the other calls read first.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        crate::prefetch::prefetch(&self.buckets[self.home(hash)]);
+    }
+
+    /// The cell with this hash that is the wanted one.
+    #[inline]
+    pub fn find(&self, hash: u64, wanted: impl Fn(u32) -> bool) -> Option<u32> {
+        let mut at = self.home(hash);
+        for _ in 0..self.buckets.len() {
+            let bucket = &self.buckets[at];
+            let mut bits = bucket.matches(tag(hash));
+            while bits != 0 {
+                let cell = bucket.cells[bits.trailing_zeros() as usize];
+                if wanted(cell) {
+                    return Some(cell);
+                }
+                bits &= bits - 1;
+            }
+            if bucket.passed == 0 {
+                return None;
+            }
+            at = self.after(at);
+        }
+        None
+    }
+
+    /// Adds a cell. There is room, as long as there are no more than was said in the beginning.
+    pub fn insert(&mut self, hash: u64, cell: u32) {
+        let mut at = self.home(hash);
+        for _ in 0..self.buckets.len() {
+            let bucket = &mut self.buckets[at];
+            let free = bucket.matches(0);
+            if free != 0 {
+                let way = free.trailing_zeros() as usize;
+                bucket.tags[way] = tag(hash);
+                bucket.cells[way] = cell;
+                return;
+            }
+            bucket.passed += 1;
+            at = self.after(at);
+        }
+    }
+
+    /// Takes out a cell that is there.
+    pub fn remove(&mut self, hash: u64, cell: u32) {
+        let mut at = self.home(hash);
+        for _ in 0..self.buckets.len() {
+            let bucket = &mut self.buckets[at];
+            let mut bits = bucket.matches(tag(hash));
+            while bits != 0 {
+                let way = bits.trailing_zeros() as usize;
+                if bucket.cells[way] == cell {
+                    bucket.tags[way] = 0;
+                    return;
+                }
+                bits &= bits - 1;
+            }
+            bucket.passed -= 1;
+            at = self.after(at);
+        }
+    }
+}
+
+/// The hash's lower bits, as the upper ones choose the bucket; never 0, which marks a free way.
+#[inline]
+fn tag(hash: u64) -> u16 {
+    (hash as u16).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_bucket_is_a_cache_line() {
+        assert_eq!(size_of::<Bucket>(), 64);
+    }
+
+    proptest! {
+        /// Hashes of few bits, so that buckets run over and tags are alike, against a map.
+        #[test]
+        fn behaves_like_a_map(ops in proptest::collection::vec((any::<bool>(), 0u32..48, 0u64..6), 1..300)) {
+            let mut index = Index::new(40);
+            let mut model: HashMap<u32, u64> = HashMap::new();
+            for (add, cell, seed) in ops {
+                let hash = seed << 62 | (seed % 3);
+                match model.get(&cell).copied() {
+                    None if add && model.len() < 40 => {
+                        index.insert(hash, cell);
+                        model.insert(cell, hash);
+                    }
+                    Some(hash) if !add => {
+                        index.remove(hash, cell);
+                        model.remove(&cell);
+                    }
+                    _ => {}
+                }
+                for (cell, hash) in &model {
+                    prop_assert_eq!(index.find(*hash, |found| found == *cell), Some(*cell));
+                }
+                prop_assert_eq!(index.find(hash, |cell| !model.contains_key(&cell)), None);
+            }
+            for (cell, hash) in model.drain() {
+                index.remove(hash, cell);
+            }
+            prop_assert!(index.buckets.iter().all(|bucket| bucket.passed == 0 && bucket.tags == [0; WAYS]));
+        }
+    }
+}
