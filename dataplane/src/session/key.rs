@@ -42,10 +42,10 @@ impl KeyHasher {
                 let both = folded(low ^ seeds[0], high ^ seeds[1]);
                 folded(both ^ seeds[2], seeds[3])
             }
-            Packed::Wide([a, b, c, d, e]) => {
-                let first = folded(a ^ seeds[0], c ^ seeds[1]);
-                let second = folded(b ^ seeds[2], d ^ seeds[3]);
-                folded(first ^ second ^ seeds[1], e ^ seeds[2])
+            Packed::Wide(words) => {
+                let first = folded(words[0] ^ seeds[0], words[2] ^ seeds[1]);
+                let second = folded(words[1] ^ seeds[2], words[3] ^ seeds[3]);
+                folded(first ^ second ^ seeds[1], words[4] ^ seeds[2])
             }
         }
     }

@@ -164,7 +164,9 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
     ) -> Result<SessionId, InsertError> {
         let packed = keys.map(|key| key.pack());
         let hashes = packed.map(|key| self.hasher.of(&key));
-        hashes.iter().for_each(|hash| self.index.prefetch(*hash));
+        for hash in hashes {
+            self.index.prefetch(hash);
+        }
         for (key, hash) in packed.iter().zip(hashes) {
             if let Some(cell) = self.lookup(key, hash) {
                 let (id, _) = Self::whose(cell);

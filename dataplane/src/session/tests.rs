@@ -199,7 +199,7 @@ fn sessions_that_end_as_fast_as_they_come_make_room_in_time() {
     for number in 0..LIVE * 8 {
         let now = after(number / 100);
         if number % 20 == 0 {
-            table.sweep(&mut objects, now, |_, _| {});
+            table.sweep(&mut objects, now, |_, ()| {});
         }
         let key = (number % (LIVE * 2)) as u32;
         refused += u32::from(!open(&mut table, key, &mut objects, now));
@@ -221,7 +221,7 @@ fn the_last_dead_slot_is_found() {
         objects.touch(table.object(id), after(0), 1);
         let mut ticks = 0;
         while !open(&mut table, dead + SLOTS, &mut objects, after(5)) {
-            table.sweep(&mut objects, after(5), |_, _| {});
+            table.sweep(&mut objects, after(5), |_, ()| {});
             ticks += 1;
             assert!(ticks <= 10, "{ticks} ticks");
         }

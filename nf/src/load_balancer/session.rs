@@ -17,7 +17,7 @@ impl Key for Client {
     fn pack(&self) -> Packed {
         match self.0 {
             IpAddr::V4(address) => Packed::Narrow([address.to_bits(), self.1.into(), 0, 0]),
-            address => {
+            address @ IpAddr::V6(_) => {
                 let [high, low] = words(address);
                 Packed::Wide([high, low, self.1.into(), 0, 0])
             }

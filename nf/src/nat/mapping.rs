@@ -62,7 +62,7 @@ impl Key for End {
             IpAddr::V4(address) => {
                 Packed::Narrow([address.to_bits(), self.endpoint.port.into(), 0, kind])
             }
-            address => {
+            address @ IpAddr::V6(_) => {
                 let [a, b] = words(address);
                 Packed::Wide([a, b, self.endpoint.port.into(), 0, kind.into()])
             }

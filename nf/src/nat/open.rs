@@ -19,6 +19,7 @@ pub(super) struct Session {
 }
 
 /// A session about to be made.
+#[derive(Clone, Copy)]
 pub(super) struct Opening {
     pub answer: Tuple,
     pub session: Session,
