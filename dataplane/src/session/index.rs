@@ -4,13 +4,17 @@
 //! next bucket, and the ones it passed count it: a look-up goes on only where something passed, and a removal takes
 //! the count back, so that nothing is ever moved.
 
+use zerocopy::FromZeros;
+
+use crate::huge::HugeArray;
+
 /// Tags and numbers of a bucket.
 const WAYS: usize = 10;
 
 /// Cells in use of each bucket at most, on average.
 const FILL: usize = 8;
 
-#[derive(Clone, Copy, Default)]
+#[derive(FromZeros)]
 #[repr(C, align(64))]
 struct Bucket {
     /// 0 where the way is free.
@@ -34,14 +38,18 @@ impl Bucket {
 
 /// The index.
 pub(super) struct Index {
-    buckets: Vec<Bucket>,
+    buckets: HugeArray<Bucket>,
 }
 
 impl Index {
     /// Room for `cells` cells.
+    ///
+    /// # Panics
+    /// When the process has no address space left.
     pub fn new(cells: usize) -> Self {
+        let buckets = HugeArray::zeroed(cells.div_ceil(FILL));
         Self {
-            buckets: vec![Bucket::default(); cells.div_ceil(FILL)],
+            buckets: buckets.expect("address space for an index"),
         }
     }
 

@@ -6,8 +6,8 @@
 //! whether or not the sweep has come by to free its slot: what a packet meets depends on time only, not on how far the
 //! sweep got.
 //!
-//! Memory is reserved once, and used as sessions come: an entry is two words a key and the value, what keys need
-//! beyond that (IPv6) lies apart. Insert and look-up take bounded time; a full table refuses.
+//! Memory is reserved once, in 2 MiB pages, and used as sessions come: an entry is 16 bytes for each key, and the value;
+//! longer keys (IPv6) lie apart. Insert and look-up take bounded time; a full table refuses.
 
 mod index;
 mod key;
@@ -17,6 +17,7 @@ mod tests;
 
 use std::num::NonZeroU32;
 
+use crate::huge::HugeVec;
 use crate::objects::{NEVER, ObjectId, ObjectRange, Objects};
 use crate::time::Time;
 use index::Index;
@@ -72,8 +73,7 @@ const NONE: u32 = u32::MAX;
 /// A fixed number of sessions, each with `KEYS` keys `K` (1 or 2) and what the function keeps of it, `V`.
 pub struct SessionTable<K, V, const KEYS: usize = 2> {
     /// Those that were ever used.
-    entries: Vec<Entry<V, KEYS>>,
-    capacity: usize,
+    entries: HugeVec<Entry<V, KEYS>>,
     /// The vacant entry that is used next.
     vacant: u32,
     len: usize,
@@ -88,12 +88,14 @@ pub struct SessionTable<K, V, const KEYS: usize = 2> {
 
 impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
     /// A table for `capacity` sessions (1 to 2^24), whose hash is keyed by `seed`.
+    ///
+    /// # Panics
+    /// When the process has no address space left.
     pub fn new(capacity: usize, seed: u64, objects: &mut Objects) -> Self {
         const { assert!(KEYS == 1 || KEYS == 2) };
         let capacity = capacity.clamp(1, MOST);
         Self {
-            entries: Vec::with_capacity(capacity),
-            capacity,
+            entries: HugeVec::with_capacity(capacity).expect("address space for sessions"),
             vacant: NONE,
             len: 0,
             wide: vec![[0; 5]; capacity * KEYS],
@@ -198,7 +200,7 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
     }
 
     fn is_full(&self) -> bool {
-        self.len == self.capacity
+        self.len == self.entries.capacity()
     }
 
     /// Puts an entry in the slot that was left last, or in the first that was never used.
@@ -206,14 +208,15 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
         if self.is_full() {
             return None;
         }
-        self.len += 1;
         let slot = self.vacant;
         if let Some(vacant) = self.entries.get_mut(slot as usize) {
             self.vacant = vacant.keys[0][0];
             *vacant = entry;
+            self.len += 1;
             return Some(slot);
         }
-        self.entries.push(entry);
+        self.entries.push(entry).ok()?;
+        self.len += 1;
         Some(self.entries.len() as u32 - 1)
     }
 

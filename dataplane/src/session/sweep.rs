@@ -55,7 +55,7 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
         let made = std::mem::take(&mut self.sweep.made);
         self.sweep.taken = 0;
         // Of eight slots, so many are free.
-        let free = (self.capacity - self.len) * 8 / self.capacity;
+        let free = (self.entries.capacity() - self.len) * 8 / self.entries.capacity();
         let each = match free {
             0 => 64,
             1 => 16,
