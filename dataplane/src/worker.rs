@@ -45,6 +45,8 @@ const PATIENCE: Duration = Duration::from_micros(100);
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 /// Commands waiting at most; whoever sends one more waits.
 const MAILBOX: usize = 16;
+/// Sessions that are told between two polls: some microseconds of writing text.
+const TOLD_AT_ONCE: usize = 8;
 
 /// How a worker's thread is to run.
 #[derive(Clone, Debug)]
@@ -159,7 +161,8 @@ impl Worker {
             .is_some_and(|thread| !thread.is_finished())
     }
 
-    /// A piece of the sessions of a function, `limit` at most, from `cursor` on.
+    /// A piece of the sessions of a function, `limit` at most, from `cursor` on. The worker is asked for a few at a
+    /// time, so that no packet waits for more than these.
     ///
     /// # Errors
     /// When the worker does not answer.
@@ -169,8 +172,24 @@ impl Worker {
         cursor: usize,
         limit: usize,
     ) -> io::Result<SessionPage> {
+        let mut page = SessionPage {
+            sessions: Vec::with_capacity(limit),
+            next: Some(cursor),
+        };
+        while let Some(cursor) = page.next
+            && page.sessions.len() < limit
+        {
+            let few = TOLD_AT_ONCE.min(limit - page.sessions.len());
+            let mut piece = self.few_sessions(function, cursor, few)?;
+            page.sessions.append(&mut piece.sessions);
+            page.next = piece.next;
+        }
+        Ok(page)
+    }
+
+    fn few_sessions(&self, function: usize, cursor: usize, few: usize) -> io::Result<SessionPage> {
         let (reply, answer) = bounded(1);
-        let out = Vec::with_capacity(limit);
+        let out = Vec::with_capacity(few);
         self.send(Command::Sessions {
             function,
             cursor,
@@ -196,7 +215,7 @@ impl Worker {
             io::Error::new(io::ErrorKind::TimedOut, "the worker does not take commands")
         })?;
         self.mail.0.waiting.store(true, Ordering::Release);
-        self.mail.wake();
+        self.mail.ring();
         Ok(())
     }
 
@@ -282,6 +301,9 @@ impl Loop {
                 std::hint::spin_loop();
                 continue;
             }
+            if self.mail.waiting.load(Ordering::Relaxed) {
+                continue;
+            }
             // Woken for nothing, it sleeps again at once.
             unwoken = self.sleep(now);
         }
@@ -290,10 +312,11 @@ impl Loop {
         self.engine.shut_down(self.now());
     }
 
+    /// Does one thing that control threads ask for; the next one has its turn after the next poll.
     fn read_mail(&mut self) {
         self.mail.waiting.swap(false, Ordering::AcqRel);
         let now = self.now();
-        while let Ok(command) = self.inbox.try_recv() {
+        if let Ok(command) = self.inbox.try_recv() {
             match command {
                 Command::Sessions {
                     function,
@@ -309,6 +332,9 @@ impl Loop {
                 }
                 Command::Watch { port, tap } => self.engine.watch(port, tap),
             }
+        }
+        if !self.inbox.is_empty() {
+            self.mail.waiting.store(true, Ordering::Relaxed);
         }
     }
 

@@ -45,6 +45,11 @@ impl WakeHandle {
     pub fn wake(&self) {
         // What was left before is seen by whoever sees this.
         self.0.changed.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    /// Has the worker do a poll soon, even if it sleeps.
+    pub(super) fn ring(&self) {
         // A full counter is a bell that rings already.
         let _ = rustix::io::write(&self.0.bell, &1u64.to_ne_bytes());
     }

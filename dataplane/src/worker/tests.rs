@@ -1,3 +1,4 @@
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use chainplane_vhost::backend::{Device, DeviceConfig};
@@ -6,8 +7,9 @@ use chainplane_vhost::net::{NetHeader, feature};
 
 use super::*;
 use crate::engine::Hop;
+use crate::function::{Context, Descriptor, Function, Interface, Verdict};
 use crate::objects::Objects;
-use crate::packet::{HugePages, Pool, PoolConfig};
+use crate::packet::{HugePages, Packet, Pool, PoolConfig};
 use crate::ports::VhostUser;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -186,5 +188,80 @@ fn every_worker_tells_that_nothing_is_left() {
             assert!(start.elapsed() < LIMIT, "{idle:?}");
             std::thread::yield_now();
         }
+    }
+}
+
+/// A function with many sessions, which notes how many it is to tell in one go.
+struct Talkative {
+    most: Arc<AtomicUsize>,
+}
+
+const SESSIONS: usize = 1003;
+
+impl Function for Talkative {
+    fn descriptor(&self) -> &'static Descriptor {
+        const {
+            &Descriptor {
+                kind: "talkative",
+                counters: &[],
+                drops: &[],
+            }
+        }
+    }
+
+    fn process(&mut self, _cx: &mut Context<'_>, packet: Packet, _from: Interface) -> Verdict {
+        Verdict::Consume(packet)
+    }
+
+    fn sessions(
+        &self,
+        _now: Time,
+        _objects: &Objects,
+        cursor: usize,
+        out: &mut Vec<SessionInfo>,
+    ) -> Option<usize> {
+        self.most.fetch_max(out.capacity(), Ordering::Relaxed);
+        // One piece is without a session, as of a part of a table where there is none.
+        if cursor == 400 {
+            return Some(500);
+        }
+        let end = if cursor < 400 { 400 } else { SESSIONS };
+        let last = (cursor + out.capacity()).min(end);
+        out.extend((cursor..last).map(|session| SessionInfo {
+            text: session.to_string(),
+            idle_ms: 0,
+        }));
+        (last < SESSIONS).then_some(last)
+    }
+}
+
+#[test]
+fn sessions_are_told_a_few_in_a_poll() {
+    for idle in [Idle::Busy, Idle::Interrupt] {
+        let most = Arc::new(AtomicUsize::new(0));
+        let function = Talkative {
+            most: Arc::clone(&most),
+        };
+        let worker = Worker::start(&config(idle), WakeHandle::new().unwrap(), move || {
+            let mut engine = Engine::new(pool()?, Objects::default(), None);
+            engine.add_function("talkative", Box::new(function), Vec::new());
+            Ok(engine)
+        })
+        .unwrap();
+        let polls = || worker.stats().snapshot().engine[EngineCounter::Polls as usize].1;
+        let before = polls();
+        let mut told = Vec::new();
+        let mut next = Some(0);
+        while let Some(cursor) = next {
+            let page = worker.sessions(0, cursor, 300).unwrap();
+            assert!(page.sessions.len() <= 300);
+            told.extend(page.sessions.into_iter().map(|session| session.text));
+            next = page.next;
+        }
+        let all = (0..400).chain(500..SESSIONS);
+        let all: Vec<_> = all.map(|session| session.to_string()).collect();
+        assert_eq!(told, all);
+        assert!(most.load(Ordering::Relaxed) <= TOLD_AT_ONCE);
+        assert!(polls() - before >= (all.len() / TOLD_AT_ONCE) as u64);
     }
 }
