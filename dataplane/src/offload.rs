@@ -33,12 +33,17 @@ impl From<BadOffload> for PortDrop {
 ///
 /// # Errors
 /// It does not hold.
-#[inline]
+#[inline(always)]
 pub fn check(packet: &Packet) -> Result<(), BadOffload> {
-    let offload = packet.offload();
-    if !offload.needs_checksum && offload.gso == Gso::None {
-        return Ok(());
+    if packet.offload().asks_nothing() {
+        Ok(())
+    } else {
+        check_request(packet)
     }
+}
+
+fn check_request(packet: &Packet) -> Result<(), BadOffload> {
+    let offload = packet.offload();
     let layers = packet.layers();
     let own_field = layers.has_transport()
         && offload.checksum_start == layers.l4
@@ -80,8 +85,13 @@ pub fn complete_and_send(port: &mut dyn Port, cx: &mut PortContext<'_>, batch: &
 
 /// Whether the packet may leave as it is. What is to be cut may only once its headers were looked at, which on a
 /// link from port to port nobody did before.
-#[inline]
+#[inline(always)]
 pub(crate) fn is_ready(packet: &Packet, able: Offloads) -> bool {
+    packet.offload().asks_nothing() || takes(packet, able)
+}
+
+/// Whether a receiver that is able to do so much takes what is left undone in the packet.
+fn takes(packet: &Packet, able: Offloads) -> bool {
     let offload = packet.offload();
     let gso = match offload.gso {
         Gso::None => true,

@@ -9,8 +9,8 @@ pub use crate::backend::fuzzing::control_messages;
 use crate::memory::{GuestMemory, Mapping, RegionLayout};
 use crate::net::{NetHeader, feature};
 use crate::ring::{
-    Areas, BURST, Direction, FromGuest, MAX_FRAME, QueueRegion, Ring, RingReport, Started, ToGuest,
-    Tracker,
+    Areas, BURST, Direction, FromGuest, Lent, MAX_FRAME, Outgoing, QueueRegion, Ring, RingReport,
+    Started, ToGuest, Tracker,
 };
 use crate::virtqueue::Place;
 
@@ -235,6 +235,26 @@ impl Duel {
         Some(())
     }
 
+    /// Frames of these lengths, the last of them another guest's but for its beginning, if there is one.
+    fn put_burst(&mut self, lens: &[u32]) {
+        let (ring, count) = (&self.from_guest, self.from_guest.count());
+        let frames = lens.iter().enumerate().map(|(turn, len)| {
+            let rest = (turn == 3 && count > 0).then(|| Lent {
+                ring,
+                frame: count - 1,
+                offset: 34,
+                len: ring.frame_len(count - 1).saturating_sub(34),
+            });
+            Some(Outgoing {
+                header: (turn == 0).then(NetHeader::default),
+                head: &self.frame[..*len as usize],
+                rest,
+            })
+        });
+        let sent = self.to_guest.put_burst(frames);
+        assert!(sent.is_none_or(|sent| sent <= lens.len()));
+    }
+
     /// Our move, with what must hold of every burst.
     fn device(&mut self, what: u8, script: &mut Script<'_>) -> Option<()> {
         match what % 5 {
@@ -259,6 +279,9 @@ impl Duel {
             }
             3 => {
                 let lens = [script.byte()?.into(), script.word()?.into(), 64, 1500];
+                if what >= 0x80 {
+                    self.put_burst(&lens);
+                }
                 let reserved = self.to_guest.reserve(&lens);
                 assert!(reserved <= lens.len());
                 for (slot, len) in lens[..reserved].iter().enumerate() {

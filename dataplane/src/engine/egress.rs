@@ -8,7 +8,7 @@ use crate::tails::Lenders;
 use crate::time::Time;
 
 impl Engine {
-    #[inline]
+    #[inline(always)]
     pub(super) fn send(&mut self, port: u16, mut packet: Packet, now: Time) {
         if !packet.is_whole() {
             let Some(reachable) = self.reachable(port, packet) else {
@@ -17,13 +17,21 @@ impl Engine {
             packet = reachable;
         }
         let queue = &self.ports[port as usize].queue;
-        if queue.is_empty() {
+        if queue.is_empty() || queue.is_full() {
+            self.make_room(port, now);
+        }
+        // The queue has room now.
+        let _ = self.ports[port as usize].queue.try_push(packet);
+    }
+
+    /// Once a batch: the port begins to wait, or what waits there has to go first.
+    #[inline(never)]
+    fn make_room(&mut self, port: u16, now: Time) {
+        if self.ports[port as usize].queue.is_empty() {
             self.waiting.push(port);
-        } else if queue.is_full() {
+        } else {
             self.flush(port as usize, now);
         }
-        // The queue has room: a flush empties it.
-        let _ = self.ports[port as usize].queue.try_push(packet);
     }
 
     pub(super) fn flush_all(&mut self, now: Time) {

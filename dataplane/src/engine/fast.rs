@@ -3,62 +3,91 @@
 use arrayvec::ArrayVec;
 
 use super::{Engine, EngineCounter};
-use crate::flow::{End, FlowKey, Record, Stale, key_of};
+use crate::flow::{End, FlowKey, Parsed, Record, Stale, parse_common, parse_general};
 use crate::offload;
-use crate::packet::{BURST, Batch, Packet, parse};
+use crate::packet::{BURST, Batch, Packet};
 use crate::port::PortDrop;
 use crate::time::Time;
 
-/// A packet's key and hash if it may be replayed, or why it is dropped.
-type Classified = Result<Option<(FlowKey, u64)>, PortDrop>;
+/// What a packet was found to be.
+enum Class {
+    /// Of this flow.
+    Keyed(FlowKey, u64),
+    /// The stages handle it.
+    Unkeyed,
+    /// It is dropped.
+    Refused(PortDrop),
+}
 
 impl Engine {
     /// Parses and looks up the whole batch first, so that the table's memory is near when it is used; then handles
     /// the packets one after the other, in order.
     pub(super) fn forward(&mut self, ingress: u16, batch: &mut Batch, now: Time) {
-        let classified: ArrayVec<Classified, BURST> = batch
-            .iter_mut()
-            .map(|packet| self.classify(ingress, packet))
-            .collect();
+        let mut classes = ArrayVec::new();
+        self.classify(ingress, batch, &mut classes);
         if let Some(flows) = &self.flows {
-            for (_, hash) in classified.iter().flatten().flatten() {
-                flows.prefetch_record(*hash);
+            for class in &classes {
+                if let Class::Keyed(_, hash) = class {
+                    flows.prefetch_record(*hash);
+                }
             }
         }
-        for (packet, class) in batch.drain(..).zip(&classified) {
+        for (packet, class) in batch.drain(..).zip(&classes) {
             match class {
-                Err(reason) => self.ports[ingress as usize].tally.drop(*reason, 1),
-                Ok(key) => self.handle(ingress, packet, key.as_ref(), now),
+                Class::Keyed(key, hash) => self.handle(ingress, packet, Some((key, *hash)), now),
+                Class::Unkeyed => self.handle(ingress, packet, None, now),
+                Class::Refused(reason) => self.ports[ingress as usize].tally.drop(*reason, 1),
             }
         }
     }
 
-    #[inline]
-    fn classify(&self, ingress: u16, packet: &mut Packet) -> Classified {
-        parse(packet).map_err(PortDrop::from)?;
-        offload::check(packet)?;
-        let Some(flows) = &self.flows else {
-            return Ok(None);
-        };
-        Ok(key_of(packet, ingress).map(|key| {
-            let hash = flows.hash(&key);
-            flows.prefetch(hash);
-            (key, hash)
-        }))
+    #[inline(never)]
+    fn classify(&self, ingress: u16, batch: &mut Batch, classes: &mut ArrayVec<Class, BURST>) {
+        for packet in batch {
+            let Some(parsed) = parse_common(packet, ingress) else {
+                classes.push(self.classify_general(ingress, packet));
+                continue;
+            };
+            // Keys are made where they stay: a copy of each would cost as much as its hash.
+            if offload::check(packet).is_err() {
+                classes.push(Class::Refused(PortDrop::BadOffload));
+            } else if let (Parsed::Keyed(key), Some(flows)) = (parsed, &self.flows) {
+                let hash = flows.hash(&key);
+                flows.prefetch(hash);
+                classes.push(Class::Keyed(key, hash));
+            } else {
+                classes.push(Class::Unkeyed);
+            }
+        }
+    }
+
+    /// The same for one packet that is not as most are.
+    #[cold]
+    fn classify_general(&self, ingress: u16, packet: &mut Packet) -> Class {
+        match (parse_general(packet, ingress), &self.flows) {
+            (Err(malformed), _) => Class::Refused(malformed.into()),
+            (Ok(_), _) if offload::check(packet).is_err() => Class::Refused(PortDrop::BadOffload),
+            (Ok(Parsed::Keyed(key)), Some(flows)) => {
+                let hash = flows.hash(&key);
+                flows.prefetch(hash);
+                Class::Keyed(key, hash)
+            }
+            (Ok(_), _) => Class::Unkeyed,
+        }
     }
 
     #[inline]
-    fn handle(&mut self, ingress: u16, packet: Packet, key: Option<&(FlowKey, u64)>, now: Time) {
+    fn handle(&mut self, ingress: u16, packet: Packet, key: Option<(&FlowKey, u64)>, now: Time) {
         let Some((key, hash)) = key else {
             self.counters.add(EngineCounter::Unkeyed as usize, 1);
             self.recorder.begin(false);
             return self.run_stages(ingress, packet, None, now);
         };
-        let Some(packet) = self.replay(packet, key, *hash, now) else {
+        let Some(packet) = self.replay(packet, key, hash, now) else {
             return;
         };
         self.recorder.begin(true);
-        self.run_stages(ingress, packet, Some((key, *hash)), now);
+        self.run_stages(ingress, packet, Some((key, hash)), now);
     }
 
     /// Replays the packet's record; gives the packet back if the stages have to run.

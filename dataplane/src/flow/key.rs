@@ -2,7 +2,17 @@
 
 use core::net::IpAddr;
 
-use crate::packet::{Layers, Packet, protocol, tcp_flag};
+use crate::packet::{Common, Layers, Malformed, Packet, common, parse, protocol, tcp_flag};
+
+/// A packet with any of these changes what stages know, and is left to them.
+const BY_STAGES: u8 = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST;
+/// Tells an untagged frame from one with a priority tag, whose identifier is 0 (IEEE 802.1Q).
+const TAGGED: u16 = 0x1000;
+/// Of the link header with one VLAN tag.
+const TAGGED_LEN: u16 = 18;
+/// The families, as a key tells them.
+const IPV4: u8 = 4;
+const IPV6: u8 = 6;
 
 /// Every field that a stage may read to decide, but those that a record guards: where the packet came in, its
 /// VLAN, addresses, protocol, and ports (an echo's identifier as both).
@@ -12,12 +22,11 @@ pub struct FlowKey {
     pub(super) src: [u64; 2],
     pub(super) dst: [u64; 2],
     pub(super) ports: u32,
-    vlan: u16,
-    ingress: u16,
-    protocol: u8,
-    family: u8,
-    /// Message type and code of an echo: a request and a reply with the same identifier are two flows.
-    icmp: u16,
+    /// VLAN, in the lower half, and ingress port.
+    place: u32,
+    /// Protocol, family, and message type and code of an echo: a request and a reply with the same identifier are two
+    /// flows.
+    kind: u32,
     spare: u32,
 }
 
@@ -25,19 +34,38 @@ impl FlowKey {
     /// A 64-bit hash that an outsider who does not know `seeds` can't steer.
     #[inline]
     pub fn hash(&self, seeds: &[u64; 4]) -> u64 {
-        let meta =
-            u64::from(self.vlan) | u64::from(self.ingress) << 16 | u64::from(self.icmp) << 32;
-        let kind =
-            u64::from(self.ports) | u64::from(self.protocol) << 32 | u64::from(self.family) << 40;
+        let (meta, kind) = (
+            u64::from(self.place),
+            u64::from(self.ports) | u64::from(self.kind) << 32,
+        );
         let a = folded(self.src[0] ^ seeds[0], self.dst[0] ^ seeds[1]);
         let b = folded(self.src[1] ^ seeds[2], self.dst[1] ^ seeds[3]);
         folded(a ^ meta ^ seeds[1], b ^ kind ^ seeds[2])
     }
 
+    #[inline(always)]
+    fn of(found: &Common, ingress: u16) -> Self {
+        let layers = &found.layers;
+        let tag = if layers.l3 == TAGGED_LEN {
+            layers.vlan | TAGGED
+        } else {
+            0
+        };
+        let family = if layers.is_ipv6() { IPV6 } else { IPV4 };
+        Self {
+            src: found.src,
+            dst: found.dst,
+            ports: found.ports,
+            place: place(tag, ingress),
+            kind: kind(layers.protocol, family, 0),
+            spare: 0,
+        }
+    }
+
     /// The words by which a record stands for another one's opposite direction are not known here: a flow's way
     /// back has a key of its own, made from its own first packet.
     pub(super) fn is_ipv6(&self) -> bool {
-        self.family == 6
+        (self.kind >> 8) as u8 == IPV6
     }
 }
 
@@ -53,7 +81,6 @@ fn folded(a: u64, b: u64) -> u64 {
 /// protocols.
 #[inline]
 pub fn key_of(packet: &Packet, ingress: u16) -> Option<FlowKey> {
-    const BY_STAGES: u8 = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST;
     let layers = packet.layers();
     if !layers.has_transport() || layers.is_fragment() || layers.has_options() {
         return None;
@@ -63,6 +90,7 @@ pub fn key_of(packet: &Packet, ingress: u16) -> Option<FlowKey> {
     }
     let vlan = vlan_of(layers)?;
     let (from, to) = packet.ports()?;
+    let family = if layers.is_ipv6() { IPV6 } else { IPV4 };
     let icmp = match layers.protocol {
         protocol::ICMP | protocol::ICMPV6 => packet
             .icmp_type_code()
@@ -73,25 +101,63 @@ pub fn key_of(packet: &Packet, ingress: u16) -> Option<FlowKey> {
         src: words(packet.ip_src()),
         dst: words(packet.ip_dst()),
         ports: u32::from(from) << 16 | u32::from(to),
-        vlan,
-        ingress,
-        protocol: layers.protocol,
-        family: if layers.is_ipv6() { 6 } else { 4 },
-        icmp,
+        place: place(vlan, ingress),
+        kind: kind(layers.protocol, family, icmp),
         spare: 0,
     })
 }
 
-/// Tells an untagged frame from one with a priority tag, whose identifier is 0 (IEEE 802.1Q). A second tag has no
-/// place in the key, so that such frames are left to the stages.
+#[inline(always)]
+fn place(vlan: u16, ingress: u16) -> u32 {
+    u32::from(vlan) | u32::from(ingress) << 16
+}
+
+#[inline(always)]
+fn kind(protocol: u8, family: u8, icmp: u16) -> u32 {
+    u32::from(protocol) | u32::from(family) << 8 | u32::from(icmp) << 16
+}
+
+/// A second tag has no place in the key, so that such frames are left to the stages.
 #[inline]
 fn vlan_of(layers: &Layers) -> Option<u16> {
-    const TAGGED: u16 = 0x1000;
     match layers.l3 {
         14 => Some(0),
-        18 => Some(layers.vlan | TAGGED),
+        TAGGED_LEN => Some(layers.vlan | TAGGED),
         _ => None,
     }
+}
+
+/// What a packet was found to be by a parse that looks for its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// A packet of this flow.
+    Keyed(FlowKey),
+    /// It is sound, and none that may be replayed.
+    Unkeyed,
+}
+
+/// Parses a packet that came in by port `ingress`, as [`parse`] does, and tells its key, as [`key_of`] does, in one go;
+/// `None`, and nothing done, if it is not what most packets are.
+#[inline(always)]
+pub fn parse_common(packet: &mut Packet, ingress: u16) -> Option<Parsed> {
+    let found = common(packet.head(), packet.len())?;
+    packet.truncate(found.end);
+    *packet.layers_mut() = found.layers;
+    Some(if found.tcp_flags & BY_STAGES == 0 {
+        Parsed::Keyed(FlowKey::of(&found, ingress))
+    } else {
+        Parsed::Unkeyed
+    })
+}
+
+/// The same of any packet, in two steps.
+///
+/// # Errors
+/// Those of [`parse`].
+#[inline(never)]
+pub fn parse_general(packet: &mut Packet, ingress: u16) -> Result<Parsed, Malformed> {
+    parse(packet)?;
+    Ok(key_of(packet, ingress).map_or(Parsed::Unkeyed, Parsed::Keyed))
 }
 
 #[inline]

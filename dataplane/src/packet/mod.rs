@@ -11,6 +11,7 @@ mod tests;
 pub use crate::huge::HugePages;
 pub use checksum::{Pseudo, Sum, checksum, pseudo_header};
 pub use edit::Mac;
+pub(crate) use parse::{Common, common};
 pub use parse::{LayerFlags, Layers, Malformed, parse};
 pub use pool::{HEADROOM, LARGE, Packet, Pool, PoolConfig, SMALL};
 pub use tail::{HEAD, LONGEST_COPIED, Tail, may_leave_tail};
@@ -102,6 +103,14 @@ pub struct Offload {
     pub checksum_start: u16,
     /// Offset from there to the field.
     pub checksum_offset: u16,
+}
+
+impl Offload {
+    /// Whether nothing is left to be done.
+    #[inline(always)]
+    pub fn asks_nothing(&self) -> bool {
+        !self.needs_checksum && self.gso == Gso::None
+    }
 }
 
 impl Packet {

@@ -3,8 +3,12 @@
 //! Everything after the parse relies on it: a field inside a parsed header may be read without looking at the
 //! packet's length again. A packet that lies about its lengths is refused here and never reaches a function.
 
+mod common;
+
 use super::checksum::checksum;
 use super::{Gso, Packet, ethertype, protocol};
+
+pub(crate) use common::{Common, common};
 
 /// What a packet was found to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use super::{Layers, Offload, Tail};
+use super::{Batch, Layers, Offload, Tail};
 use crate::huge::{HugePages, Mapping};
 
 /// Bytes in front of a fresh packet's data, for headers that a function pushes.
@@ -162,6 +162,15 @@ impl Pool {
         })
     }
 
+    /// A packet of `len` bytes, which hold what the buffer held before: the caller writes every one. `None` as in
+    /// [`Pool::take`].
+    #[inline]
+    pub fn take_filled(&mut self, len: usize) -> Option<Packet> {
+        let mut packet = self.take(len)?;
+        packet.meta_mut().len = len as u32;
+        Some(packet)
+    }
+
     /// A packet that holds a copy of `bytes`; `None` as in [`Pool::take`].
     pub fn copy_of(&mut self, bytes: &[u8]) -> Option<Packet> {
         let mut packet = self.take(bytes.len())?;
@@ -175,6 +184,22 @@ impl Pool {
         *copy.layers_mut() = *original.layers();
         *copy.offload_mut() = *original.offload();
         Some(copy)
+    }
+
+    /// Takes back the buffers of a batch, as if each packet was dropped; a batch of this pool's small ones costs less so.
+    #[inline]
+    pub fn recycle(&mut self, batch: &mut Batch) {
+        // SAFETY: one thread uses the pool and its packets, and the reference ends with this function; a packet that is
+        // dropped here goes to another list, as it is not of this pool or not small.
+        let free = unsafe { &mut *self.inner().classes[0].free.get() };
+        for packet in batch.drain(..) {
+            let meta = packet.meta();
+            if meta.owner == self.inner && meta.class == 0 {
+                // The list was allocated for every buffer of the class.
+                free.push(packet.meta);
+                std::mem::forget(packet);
+            }
+        }
     }
 
     /// Buffers not in use, small and large.

@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use arrayvec::ArrayVec;
 use chainplane_vhost::backend::QueuePair;
 use chainplane_vhost::net::{FLAG_NEEDS_CSUM, NetHeader, feature};
-use chainplane_vhost::ring::{BURST_COST, FromGuest, ToGuest};
+use chainplane_vhost::ring::{BURST_COST, Frame, FromGuest, Lent, Outgoing, ToGuest};
 
 use self::crossing::Crossing;
 use super::rarp;
@@ -70,6 +70,47 @@ impl VhostUser {
         }
     }
 
+    /// Sends a batch by one pair: the short way if every packet fits one buffer of the guest's.
+    fn send_all(&mut self, pair: usize, cx: &PortContext<'_>, batch: &Batch) {
+        let flags = self.header_flags();
+        let frames = batch.iter().map(|packet| {
+            let offload = packet.offload();
+            let says = !offload.asks_nothing() || offload.checksum_valid;
+            let rest = match packet.tail() {
+                None => None,
+                Some(tail) => Some(Lent {
+                    ring: cx.lenders.queue(&tail)?,
+                    frame: tail.frame.into(),
+                    offset: tail.offset(),
+                    len: tail.len(),
+                }),
+            };
+            Some(Outgoing {
+                header: says.then(|| told(packet, flags)),
+                head: packet.head(),
+                rest,
+            })
+        });
+        let ring = &mut self.pairs[pair].to_guest;
+        let Some(sent) = ring.put_burst(frames) else {
+            return self.send_by(pair, cx, batch, |_| true);
+        };
+        let bytes: usize = batch[..sent].iter().map(Packet::len).sum();
+        count_sent(
+            cx.tally,
+            ring,
+            batch.len(),
+            sent,
+            (sent as u64, bytes as u64),
+        );
+    }
+
+    /// What the guest's driver knows of a header's flags: one that takes no partial checksums does not know of checked
+    /// ones either (virtio 1.2, 5.1.6.4.1).
+    fn header_flags(&self) -> u8 {
+        if self.offloads.checksum { 0xff } else { 0 }
+    }
+
     /// Sends the packets of `batch` that `chosen` takes by one pair, in order.
     fn send_by(
         &mut self,
@@ -81,14 +122,12 @@ impl VhostUser {
         let packets: ArrayVec<&Packet, BURST> =
             batch.iter().filter(|packet| chosen(packet)).collect();
         let lens: ArrayVec<u32, BURST> = packets.iter().map(|packet| packet.len() as u32).collect();
-        // A driver that takes no partial checksums does not know of checked ones either (virtio 1.2, 5.1.6.4.1).
-        let flags = if self.offloads.checksum { 0xff } else { 0 };
+        let flags = self.header_flags();
         let ring = &mut self.pairs[pair].to_guest;
         let room = ring.reserve(&lens);
         let (mut sent, mut bytes) = (0, 0);
         for (slot, packet) in packets[..room].iter().enumerate() {
-            let mut header = offload::to_header(packet);
-            header.flags &= flags;
+            let header = told(packet, flags);
             let filled = match packet.tail() {
                 None => ring.fill(slot, header, packet.data()),
                 Some(tail) => cx.lenders.queue(&tail).is_some_and(|from| {
@@ -104,6 +143,14 @@ impl VhostUser {
         ring.publish();
         count_sent(cx.tally, ring, packets.len(), room, (sent, bytes));
     }
+}
+
+/// What a guest is told of a packet, whose driver knows these flags.
+#[inline]
+fn told(packet: &Packet, flags: u8) -> NetHeader {
+    let mut header = offload::to_header(packet);
+    header.flags &= flags;
+    header
 }
 
 /// Counts what became of `wanted` packets, for `room` of which a queue had room, and of which it took so many with so
@@ -146,24 +193,25 @@ fn gather_fetched(ring: &mut FromGuest, pair: usize, cx: &mut PortContext<'_>, b
         ..Tail::default()
     });
     let mut lent = 0;
-    for frame in 0..ring.count() {
-        let len = ring.frame_len(frame);
+    for (number, frame) in ring.frames().enumerate() {
+        let len = frame.len();
         let taken = match place {
-            Some(place) if len > LONGEST_COPIED => lend(ring, frame, place, cx.pool),
-            _ => copy_whole(ring, frame, cx.pool),
+            Some(place) if len > LONGEST_COPIED => lend(ring, number, place, cx.pool),
+            _ => copy_whole(&frame, cx.pool),
         };
         let Some(mut packet) = taken else {
             cx.tally.refuse(PortDrop::NoBuffer, len);
             continue;
         };
         lent += u32::from(!packet.is_whole());
-        match offload::from_header(&believed(ring.header(frame)), len) {
-            Ok(offload) => {
-                *packet.offload_mut() = offload;
-                batch.push(packet);
-            }
-            Err(_) => cx.tally.refuse(PortDrop::BadOffload, len),
+        if let Some(header) = frame.request() {
+            let Ok(offload) = offload::from_header(&believed(header), len) else {
+                cx.tally.refuse(PortDrop::BadOffload, len);
+                continue;
+            };
+            *packet.offload_mut() = offload;
         }
+        batch.push(packet);
     }
     cx.lent += lent;
     if lent == 0 {
@@ -172,11 +220,10 @@ fn gather_fetched(ring: &mut FromGuest, pair: usize, cx: &mut PortContext<'_>, b
 }
 
 #[inline]
-fn copy_whole(ring: &FromGuest, frame: usize, pool: &mut Pool) -> Option<Packet> {
-    let len = ring.frame_len(frame);
-    let mut packet = pool.take(len)?;
-    let copied = ring.read(frame, 0, packet.extend(len)?);
-    debug_assert_eq!(copied, len, "the ring told the frame's length");
+fn copy_whole(frame: &Frame<'_>, pool: &mut Pool) -> Option<Packet> {
+    let mut packet = pool.take_filled(frame.len())?;
+    let copied = frame.read(packet.data_mut());
+    debug_assert_eq!(copied, frame.len(), "the ring told the frame's length");
     Some(packet)
 }
 
@@ -331,7 +378,7 @@ impl Port for VhostUser {
         let running = running(&self.pairs);
         match running[..] {
             [] => cx.tally.drop(PortDrop::Down, batch.len() as u64),
-            [only] => self.send_by(only, cx, batch, |_| true),
+            [only] => self.send_all(only, cx, batch),
             _ => {
                 for (turn, pair) in running.iter().enumerate() {
                     self.send_by(*pair, cx, batch, |packet| {
@@ -340,7 +387,7 @@ impl Port for VhostUser {
                 }
             }
         }
-        batch.clear();
+        cx.pool.recycle(batch);
     }
 
     fn offloads(&self) -> Offloads {

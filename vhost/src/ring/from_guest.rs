@@ -205,10 +205,21 @@ impl FromGuest {
         Some(Segment { ptr, len })
     }
 
+    /// The frames of the burst, one after the other.
+    #[inline]
+    pub fn frames(&self) -> impl ExactSizeIterator<Item = Frame<'_>> {
+        let chains = self.active.burst.chains.iter();
+        chains.map(|chain| Frame { chain, ring: self })
+    }
+
     /// The virtio-net header of a frame, copied out.
     #[inline]
     pub fn header(&self, frame: usize) -> NetHeader {
-        let chain = self.active.burst.chains[frame];
+        self.header_of(&self.active.burst.chains[frame])
+    }
+
+    #[inline]
+    fn header_of(&self, chain: &Chain) -> NetHeader {
         let mut bytes = [0; NetHeader::LEN];
         if chain.piece.len as usize >= NetHeader::LEN {
             // SAFETY: the piece has at least as many bytes, and its memory is mapped.
@@ -226,7 +237,11 @@ impl FromGuest {
     /// Copies bytes of a frame out, from `offset` on; tells how many there were.
     #[inline]
     pub fn read(&self, frame: usize, offset: usize, into: &mut [u8]) -> usize {
-        let chain = self.active.burst.chains[frame];
+        self.read_chain(&self.active.burst.chains[frame], offset, into)
+    }
+
+    #[inline(always)]
+    fn read_chain(&self, chain: &Chain, offset: usize, into: &mut [u8]) -> usize {
         let len = (chain.total as usize)
             .saturating_sub(offset)
             .min(into.len());
@@ -243,7 +258,7 @@ impl FromGuest {
 
     /// The pieces that hold a frame from `offset` on, for a copy into another guest's buffers.
     pub(super) fn pieces(&self, frame: usize, offset: usize) -> impl Iterator<Item = Segment> {
-        let chain = self.active.burst.chains[frame];
+        let chain = &self.active.burst.chains[frame];
         let mut skip = self.header as usize + offset;
         self.segments(chain).iter().filter_map(move |segment| {
             let step = skip.min(segment.len as usize);
@@ -256,7 +271,7 @@ impl FromGuest {
     }
 
     #[inline]
-    fn segments(&self, chain: Chain) -> &[Segment] {
+    fn segments(&self, chain: &Chain) -> &[Segment] {
         &self.active.burst.segments[usize::from(chain.first)..][..usize::from(chain.count)]
     }
 
@@ -289,6 +304,43 @@ impl FromGuest {
     /// What the queue counted.
     pub fn counters(&self) -> RingCounters {
         self.active.counters
+    }
+}
+
+/// A frame of the burst.
+pub struct Frame<'a> {
+    chain: &'a Chain,
+    ring: &'a FromGuest,
+}
+
+impl Frame<'_> {
+    /// Bytes, the virtio-net header not counted.
+    #[inline]
+    #[expect(clippy::len_without_is_empty, reason = "no frame is empty")]
+    pub fn len(&self) -> usize {
+        self.chain.total as usize
+    }
+
+    /// Copies its first bytes out; tells how many there were.
+    #[inline]
+    pub fn read(&self, into: &mut [u8]) -> usize {
+        self.ring.read_chain(self.chain, 0, into)
+    }
+
+    /// The virtio-net header, copied out, if it asks for anything when this looks: a checksum to be completed, or a
+    /// segment to be cut. A header that is not in one piece always counts as one that does.
+    #[inline]
+    pub fn request(&self) -> Option<NetHeader> {
+        let asks = u32::from(FLAG_NEEDS_CSUM) | 0xff00;
+        if self.chain.piece.len >= NetHeader::LEN as u32 {
+            // SAFETY: the piece has more bytes than these four, and its memory is mapped.
+            let start = u32::from_le(unsafe { copy::load4(self.chain.piece.ptr) });
+            if start & asks == 0 {
+                return None;
+            }
+        }
+        // It is looked at anew, as a whole.
+        Some(self.ring.header_of(self.chain))
     }
 }
 

@@ -32,8 +32,8 @@ mod to_guest;
 
 use std::fmt;
 
-pub use from_guest::FromGuest;
-pub use to_guest::ToGuest;
+pub use from_guest::{Frame, FromGuest};
+pub use to_guest::{Lent, Outgoing, ToGuest};
 
 pub(crate) use active::{RingReport, Started};
 pub(crate) use buffers::{Burst, Chain, Segment};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
-use super::{Areas, Direction, FromGuest, Ring, RingReport, Started, ToGuest};
+use super::{Areas, Direction, FromGuest, Outgoing, Ring, RingReport, Started, ToGuest};
 use crate::event::Event;
 use crate::memory::{GuestMemory, Mapping, RegionLayout};
 use crate::net::{NetHeader, feature};
@@ -187,6 +187,19 @@ pub(super) fn send(to: &mut ToGuest, count: u16, len: u16) -> (Vec<Vec<u8>>, usi
     let frames: Vec<Vec<u8>> = (0..count)
         .map(|i| vec![i as u8 ^ 0x5a; usize::from(len + i)])
         .collect();
+    let outgoing = frames.iter().map(|frame| {
+        Some(Outgoing {
+            header: None,
+            head: frame,
+            rest: None,
+        })
+    });
+    // Every other burst goes the short way, if it can.
+    if count.is_multiple_of(2)
+        && let Some(sent) = to.put_burst(outgoing)
+    {
+        return (frames, sent);
+    }
     let lens: Vec<u32> = frames.iter().map(|frame| frame.len() as u32).collect();
     let reserved = to.reserve(&lens);
     for (slot, frame) in frames[..reserved].iter().enumerate() {

@@ -195,21 +195,15 @@ impl ToGuest {
     #[inline]
     pub fn carry_burst(&mut self, from: &FromGuest) -> Option<usize> {
         const HEADER: u32 = NetHeader::LEN as u32;
-        self.publish();
-        if self.header != HEADER || from.header_len() != HEADER {
+        if from.header_len() != HEADER {
             return None;
         }
-        if !self.active.is_running() || !self.active.look() {
-            return Some(0);
-        }
         let frames = from.chains();
-        self.active.burst.budget = BURST_DESCRIPTORS.max(frames.len() as u32 * FRAME_DESCRIPTORS);
-        if !self.active.parse(frames.len()) {
+        if !self.plain_buffers(frames.len())? {
             return Some(0);
         }
-        let buffers = &mut self.active.burst.chains;
         let mut bytes = 0;
-        for (frame, buffer) in frames.iter().zip(&mut *buffers) {
+        for (frame, buffer) in frames.iter().zip(&mut self.active.burst.chains) {
             let (source, target) = (frame.piece, buffer.piece);
             if source.len != frame.total + HEADER || target.len < source.len {
                 return None;
@@ -220,14 +214,77 @@ impl ToGuest {
             // both are mapped by their rings.
             unsafe {
                 copy::copy(source.ptr, target.ptr, source.len as usize);
-                copy::store8(target.ptr, 0);
-                copy::store4(target.ptr.add(8), 0x1_0000_u32.to_le());
+                plain_header(target.ptr);
             }
             buffer.written = source.len;
             bytes += u64::from(frame.total);
         }
-        let count = frames.len().min(buffers.len());
-        if count < frames.len() && self.active.burst.is_spent() {
+        self.publish_plain(frames.len(), bytes)
+    }
+
+    /// Copies frames into buffers, in order, as long as there is room, and publishes them; tells how many.
+    ///
+    /// This is the short way for up to [`BURST`] frames that fit one buffer each, and of which another guest's part is in
+    /// one piece. `None`, and nothing was published, where that is not so, or one of the frames is none.
+    #[inline]
+    pub fn put_burst<'a>(
+        &mut self,
+        frames: impl ExactSizeIterator<Item = Option<Outgoing<'a>>>,
+    ) -> Option<usize> {
+        let wanted = frames.len();
+        if !self.plain_buffers(wanted)? {
+            return Some(0);
+        }
+        let mut bytes = 0;
+        for (frame, buffer) in frames.zip(&mut self.active.burst.chains) {
+            let (Outgoing { header, head, rest }, target) = (frame?, buffer.piece);
+            let rest = match rest {
+                None => Segment::EMPTY,
+                Some(lent) => lent.ring.one_piece(lent.frame, lent.offset, lent.len)?,
+            };
+            let len = head.len() + rest.len as usize;
+            if (target.len as usize) < NetHeader::LEN + len {
+                return None;
+            }
+            // SAFETY: the target holds header, head and rest, as just checked, and the source the rest; both are mapped by
+            // their rings.
+            unsafe {
+                let into = target.ptr.add(NetHeader::LEN);
+                copy::copy(head.as_ptr(), into, head.len());
+                if rest.len > 0 {
+                    copy::copy(rest.ptr, into.add(head.len()), rest.len as usize);
+                }
+                match header {
+                    None => plain_header(target.ptr),
+                    Some(header) => one_buffer_header(target.ptr, header),
+                }
+            }
+            buffer.written = (NetHeader::LEN + len) as u32;
+            bytes += len as u64;
+        }
+        self.publish_plain(wanted, bytes)
+    }
+
+    /// Finds buffers for so many frames of one buffer each; false if there are none now, `None` where the short way is
+    /// none.
+    #[inline]
+    fn plain_buffers(&mut self, wanted: usize) -> Option<bool> {
+        self.publish();
+        if self.header != NetHeader::LEN as u32 {
+            return None;
+        }
+        if !self.active.is_running() || !self.active.look() {
+            return Some(false);
+        }
+        self.active.burst.budget = BURST_DESCRIPTORS.max(wanted as u32 * FRAME_DESCRIPTORS);
+        Some(self.active.parse(wanted))
+    }
+
+    /// Publishes the burst's buffers for so many frames; tells for how many there were.
+    #[inline]
+    fn publish_plain(&mut self, wanted: usize, bytes: u64) -> Option<usize> {
+        let count = wanted.min(self.active.burst.chains.len());
+        if count < wanted && self.active.burst.is_spent() {
             return None;
         }
         self.active.counters.frames += count as u64;
@@ -400,6 +457,59 @@ impl ToGuest {
     /// What the queue counted.
     pub fn counters(&self) -> RingCounters {
         self.active.counters
+    }
+}
+
+/// A frame to be sent.
+#[derive(Clone, Copy)]
+pub struct Outgoing<'a> {
+    /// What is left to be done, if anything is.
+    pub header: Option<NetHeader>,
+    /// The frame, or its beginning.
+    pub head: &'a [u8],
+    /// The rest of it.
+    pub rest: Option<Lent<'a>>,
+}
+
+/// A part of another guest's frame, in its buffers.
+#[derive(Clone, Copy)]
+pub struct Lent<'a> {
+    /// The queue in whose burst the frame is.
+    pub ring: &'a FromGuest,
+    /// The frame's number there.
+    pub frame: usize,
+    /// Where the part begins.
+    pub offset: usize,
+    /// Its length in bytes.
+    pub len: usize,
+}
+
+/// Writes a header for a frame in one buffer.
+///
+/// # Safety
+/// As many bytes as a header has are writable at `at`.
+#[inline]
+unsafe fn one_buffer_header(at: *mut u8, header: NetHeader) {
+    let num_buffers = 1;
+    let header = NetHeader {
+        num_buffers,
+        ..header
+    }
+    .to_bytes();
+    // SAFETY: the caller's promise.
+    unsafe { copy::copy(header.as_ptr(), at, NetHeader::LEN) }
+}
+
+/// Writes a header that says that nothing is left to be done, in one buffer.
+///
+/// # Safety
+/// As many bytes as a header has are writable at `at`.
+#[inline(always)]
+unsafe fn plain_header(at: *mut u8) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        copy::store8(at, 0);
+        copy::store4(at.add(8), 0x1_0000_u32.to_le());
     }
 }
 
