@@ -3,6 +3,10 @@
 //! A port that brought nothing for many turns rests: it is asked in every second turn, in every fourth, and so on up
 //! to [`LONGEST_REST`], so that a hundred idle guests cost a busy one next to nothing. It is asked in every turn again
 //! as soon as it brought something. Ports that rest take turns, so that no turn asks all of them.
+//!
+//! A port whose packets run the stages takes more time than one whose packets are replayed. What it takes above a share
+//! of each turn it owes, and sits out turns until that is made good, its packets waiting in its own ring, unless nobody
+//! else brings anything. So a flood of new flows on one port leaves the others most of the time.
 
 use std::time::Duration;
 
@@ -17,6 +21,9 @@ pub const LONGEST_REST_TIME: Duration = Duration::from_nanos((LONGEST_REST as u6
 
 /// Turns without a packet after which a port rests, and rests twice as long.
 const PATIENCE: u8 = 32;
+/// Packets of one port that run the stages in a turn, on average, while other ports bring something.
+pub const STAGED_SHARE: u32 = 8;
+
 /// Logarithm of a tick's nanoseconds: ticks count turns as long as those are shorter, else time.
 const TICK: u32 = 11;
 
@@ -29,10 +36,20 @@ struct Rest {
     vain: u8,
 }
 
+/// What a port owes to the others.
+#[derive(Clone, Copy, Debug, Default)]
+struct Account {
+    /// Packets that ran the stages above its share.
+    debt: u32,
+    /// It sits out this turn.
+    out: bool,
+}
+
 /// The turns of all ports.
 #[derive(Debug, Default)]
 pub(crate) struct Rota {
     rests: Vec<Rest>,
+    accounts: Vec<Account>,
     /// Ticks until now.
     now: u32,
     /// Ticks of this turn.
@@ -46,6 +63,7 @@ impl Rota {
     /// Adds a port; ports are numbered in the order they are added.
     pub(crate) fn add(&mut self) {
         self.rests.push(Rest::default());
+        self.accounts.push(Account::default());
     }
 
     /// Has the next turn ask every port.
@@ -73,6 +91,32 @@ impl Rota {
         let mask = u32::from(self.rests[port].mask);
         // One of this turn's ticks is a multiple of the port's interval, shifted by its number.
         self.now.wrapping_add(port as u32) & mask < self.ticks
+    }
+
+    /// Whether a port that would be asked sits out this turn, to make good what it owes.
+    #[inline]
+    pub(crate) fn sits_out(&mut self, port: usize) -> bool {
+        let account = &mut self.accounts[port];
+        account.out = account.debt > 0;
+        account.debt = account.debt.saturating_sub(STAGED_SHARE);
+        account.out
+    }
+
+    /// Nobody else brought anything: a port that sat out owes nothing any more. True if it did.
+    #[inline]
+    pub(crate) fn forgive(&mut self, port: usize) -> bool {
+        let account = &mut self.accounts[port];
+        let sat_out = account.out;
+        if sat_out {
+            *account = Account::default();
+        }
+        sat_out
+    }
+
+    /// Notes how many of a port's packets ran the stages in this turn.
+    #[inline]
+    pub(crate) fn charge(&mut self, port: usize, staged: u32) {
+        self.accounts[port].debt += staged.saturating_sub(STAGED_SHARE);
     }
 
     /// Notes that a port brought something.

@@ -21,8 +21,31 @@ impl Engine {
         }
     }
 
+    /// Asks those whose turn it is; those that sit out only if nobody else brings anything. Returns how many packets came.
+    pub(super) fn ask_ports(&mut self, now: Time) -> usize {
+        let (mut received, mut sat_out) = (0, false);
+        for index in 0..self.ports.len() {
+            if !self.rota.asks(index) {
+                continue;
+            }
+            if self.rota.sits_out(index) {
+                sat_out = true;
+            } else {
+                received += self.ask(index, now);
+            }
+        }
+        if received == 0 && sat_out {
+            for index in 0..self.ports.len() {
+                if self.rota.forgive(index) {
+                    received += self.ask(index, now);
+                }
+            }
+        }
+        received
+    }
+
     #[inline]
-    pub(super) fn ask(&mut self, index: usize, now: Time) -> usize {
+    fn ask(&mut self, index: usize, now: Time) -> usize {
         let slot = &mut self.ports[index];
         let received = if slot.tap.is_none() && slot.port.is_quiet() {
             0
@@ -30,6 +53,7 @@ impl Engine {
             self.poll_port(index, now)
         };
         if received > 0 {
+            self.rota.charge(index, std::mem::take(&mut self.staged));
             self.rota.brought(index);
         } else {
             // What comes at a certain time is not to be late.

@@ -5,6 +5,8 @@
 //! frames that stay with their sender meanwhile; `upkeep` is what the worker's thread does with an engine between polls.
 
 mod egress;
+#[cfg(test)]
+mod fairness;
 mod fast;
 mod ingress;
 mod lending;
@@ -110,6 +112,8 @@ pub struct Engine {
     emitted: Emitted,
     batch: Batch,
     rota: Rota,
+    /// Packets of the port in hand that ran the stages.
+    staged: u32,
     /// When functions are next due for what time makes necessary.
     next_tick: Time,
     /// Ports with packets to send.
@@ -137,6 +141,7 @@ impl Engine {
             emitted: Emitted::new(),
             batch: Batch::new(),
             rota: Rota::default(),
+            staged: 0,
             next_tick: Time::default(),
             waiting: Vec::new(),
             lenders: Vec::new(),
@@ -195,12 +200,7 @@ impl Engine {
     pub fn poll(&mut self, now: Time) -> usize {
         self.sync_ports();
         self.rota.begin(now);
-        let mut received = 0;
-        for index in 0..self.ports.len() {
-            if self.rota.asks(index) {
-                received += self.ask(index, now);
-            }
-        }
+        let received = self.ask_ports(now);
         if now >= self.next_tick {
             self.tick_functions(now);
         }

@@ -29,6 +29,7 @@ impl Engine {
         let Some(packet) = self.whole(ingress, packet) else {
             return;
         };
+        self.staged += 1;
         let first = self.ports[ingress as usize].link;
         match self.walk(first, packet, now) {
             Walked::Reached(port, packet) => {
