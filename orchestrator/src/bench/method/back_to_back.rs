@@ -28,7 +28,7 @@ pub fn run(runner: &mut Runner<'_>, outcomes: &mut Vec<Outcome>) -> Result<(), S
     // With nothing found before, what comes through at most is the best that is known.
     let (name, throughput) = throughput.unwrap_or(("probe", highest / super::HEADROOM));
     let first = runner.trials.len();
-    let (mut bursts, mut spoiled, mut at_most) = (Vec::new(), false, true);
+    let (mut bursts, mut spoiled, mut at_limit) = (Vec::new(), false, true);
     let mut end = Ok(());
     for _ in 0..runner.settings.repetitions.max(1) {
         let longest = match longest(runner, rate) {
@@ -39,7 +39,7 @@ pub fn run(runner: &mut Runner<'_>, outcomes: &mut Vec<Outcome>) -> Result<(), S
             }
         };
         spoiled |= longest.spoiled;
-        at_most &= longest.at_most;
+        at_limit &= longest.at_limit;
         bursts.push(longest.frames as f64);
         if runner.is_late() {
             break;
@@ -62,7 +62,7 @@ pub fn run(runner: &mut Runner<'_>, outcomes: &mut Vec<Outcome>) -> Result<(), S
         throughput,
         implied_s,
         corrected_s: implied_s * (1.0 - throughput / rate).max(0.0),
-        at_most,
+        at_limit,
         quality,
         burst,
     }));
@@ -72,7 +72,7 @@ pub fn run(runner: &mut Runner<'_>, outcomes: &mut Vec<Outcome>) -> Result<(), S
 struct Longest {
     frames: u64,
     spoiled: bool,
-    at_most: bool,
+    at_limit: bool,
 }
 
 /// Doubles until frames are lost, then halves.
@@ -106,6 +106,6 @@ fn longest(runner: &mut Runner<'_>, rate: f64) -> Result<Longest, Stop> {
     Ok(Longest {
         frames: good,
         spoiled,
-        at_most: bad.is_none(),
+        at_limit: bad.is_none(),
     })
 }

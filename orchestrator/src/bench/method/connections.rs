@@ -179,7 +179,7 @@ impl Doubling {
     }
 
     fn outcome(mut self, method: &str, value: impl Fn(f64, &StatefulResult) -> f64) -> Connections {
-        let at_most = self.bad.is_none();
+        let at_limit = self.bad.is_none();
         let worst = self.bad.take();
         if self.good.is_none() {
             self.quality
@@ -196,7 +196,7 @@ impl Doubling {
         Connections {
             method: method.to_owned(),
             value: found,
-            at_most,
+            at_limit,
             goodput_bytes: result.map_or(0.0, |r| r.bytes as f64 / seconds),
             failed: result.map_or(0, |r| r.failed),
             connect: result.and_then(|r| Latency::of(&r.connect_latency)),

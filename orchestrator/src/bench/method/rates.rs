@@ -89,7 +89,7 @@ fn meets(search: &Search) -> bool {
     search
         .found()
         .iter()
-        .any(|found| found.status == Status::AtMost)
+        .any(|found| found.status == Status::AtLimit)
 }
 
 /// One trial of the search.
@@ -169,8 +169,10 @@ fn outcome(goal: &Goal, results: &[&Searched]) -> GoalOutcome {
             }
         }
     }
-    let at_most = results.iter().all(|result| result.status == Status::AtMost);
-    if at_most {
+    let at_limit = results
+        .iter()
+        .all(|result| result.status == Status::AtLimit);
+    if at_limit {
         quality
             .remarks
             .push("the highest load that was offered met the goal".into());
@@ -183,7 +185,7 @@ fn outcome(goal: &Goal, results: &[&Searched]) -> GoalOutcome {
         searches: (results.len() > 1)
             .then(|| Estimate::of(&all(|result| result.lower)))
             .flatten(),
-        at_most,
+        at_limit,
         cycles_per_packet: mean(|result| result.cycles),
         quality,
     }

@@ -130,7 +130,7 @@ fn a_limit_that_the_device_meets_is_said_to_be_one() {
     let (outcomes, trials) = measure(&mut Device::new(9e6), &settings);
     let ndr = goal(&outcomes, "ndr");
     assert!(
-        ndr.at_most && ndr.lower == Some(2e6) && ndr.upper.is_none(),
+        ndr.at_limit && ndr.lower == Some(2e6) && ndr.upper.is_none(),
         "{ndr:#?}"
     );
     assert!(trials < 10, "{trials}");
@@ -187,7 +187,7 @@ fn a_burst_measures_the_queue() {
         (240.0..260.0).contains(&buffer),
         "{buffer} packets: {found:#?}"
     );
-    assert!(!found.at_most);
+    assert!(!found.at_limit);
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub struct Figure {
     /// Busy cycles of the target for a packet, where it tells.
     pub cycles: Option<f64>,
     /// Whether the true value may be higher.
-    pub at_most: bool,
+    pub at_limit: bool,
     /// How far to trust it.
     pub quality: Quality,
 }
@@ -31,7 +31,7 @@ impl Figure {
         if self.rate == 0.0 {
             return "not found".into();
         }
-        let sign = match (self.is_quotable(), self.at_most) {
+        let sign = match (self.is_quotable(), self.at_limit) {
             (false, _) => "~",
             (true, true) => "≥ ",
             (true, false) => "",
@@ -49,7 +49,7 @@ impl Outcome {
                 rate: mrr.rate.median,
                 interval: mrr.rate.low.zip(mrr.rate.high),
                 cycles: mrr.cycles_per_packet.as_ref().map(|cycles| cycles.median),
-                at_most: false,
+                at_limit: false,
                 quality: mrr.quality.clone(),
             }),
             Self::Goal(goal) => Some(Figure {
@@ -61,7 +61,7 @@ impl Outcome {
                     .and_then(|searches| searches.low.zip(searches.high))
                     .or(goal.lower.zip(goal.upper)),
                 cycles: goal.cycles_per_packet,
-                at_most: goal.at_most,
+                at_limit: goal.at_limit,
                 quality: goal.quality.clone(),
             }),
             Self::Throughput(found) => Some(Figure {
@@ -69,7 +69,7 @@ impl Outcome {
                 rate: found.rate.unwrap_or(0.0),
                 interval: found.searches.as_ref().and_then(|s| s.low.zip(s.high)),
                 cycles: None,
-                at_most: false,
+                at_limit: false,
                 quality: found.quality.clone(),
             }),
             _ => None,

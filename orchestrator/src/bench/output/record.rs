@@ -275,7 +275,7 @@ pub struct GoalOutcome {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub searches: Option<Estimate>,
     /// Whether the highest load met the goal, so that the true value may be higher.
-    pub at_most: bool,
+    pub at_limit: bool,
     /// Busy cycles of the target for a packet at the lower bound, where it tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycles_per_packet: Option<f64>,
@@ -337,7 +337,7 @@ pub struct BackToBack {
     /// Corrected buffer time: less what was forwarded meanwhile (RFC 9004, section 4).
     pub corrected_s: f64,
     /// Whether the longest burst that was tried lost nothing.
-    pub at_most: bool,
+    pub at_limit: bool,
     /// How far to trust it.
     pub quality: Quality,
 }
@@ -427,7 +427,7 @@ pub struct Connections {
     /// The result: connections a second, connections, transactions a second.
     pub value: f64,
     /// Whether the highest that was tried still succeeded.
-    pub at_most: bool,
+    pub at_limit: bool,
     /// Bytes of requests and answers a second at the result.
     pub goodput_bytes: f64,
     /// Failed connections at the result.

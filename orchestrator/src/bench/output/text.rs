@@ -170,7 +170,7 @@ fn frame_loss(out: &mut String, found: &FrameLoss) {
 }
 
 fn back_to_back(out: &mut String, found: &BackToBack) {
-    let sign = if found.at_most { "≥ " } else { "" };
+    let sign = if found.at_limit { "≥ " } else { "" };
     let more = format!(
         "frames at {}; buffer {} implied, {} corrected",
         pps(found.burst_load),
@@ -251,7 +251,7 @@ fn soak(out: &mut String, found: &Soak) {
 }
 
 fn connections(out: &mut String, found: &Connections) {
-    let sign = if found.at_most && found.method != "transactions" {
+    let sign = if found.at_limit && found.method != "transactions" {
         "≥ "
     } else {
         ""

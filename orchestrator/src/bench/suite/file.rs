@@ -141,7 +141,7 @@ pub struct Loop {}
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Traffic {
     /// Lengths of frames in bytes, without check sequence: a number, `imix`, a mix as `64:7,594:4,1514:1`, or a genome
-    /// of RFC 6985 as `7a4d1g`. Default 64.
+    /// of RFC 6985 as `7a4d1g`. Default the shortest: 64 for UDP over IPv4, 10 more for TCP, 20 more for IPv6.
     pub frame: OneOrMany<Size>,
     /// Flows at a time. Default 1.
     pub flows: OneOrMany<u32>,

@@ -9,8 +9,9 @@ use crate::bench::traffic::head::HEAD;
 
 /// Openings under way at most, so that no queue overflows.
 const UNDER_WAY: u64 = 256;
-/// Times that a flow is tried.
-const ROUNDS: u32 = 6;
+/// Times that a flow is tried: for some seconds in all, as a router whose question for a neighbour was lost asks again
+/// after one.
+const ROUNDS: u32 = 8;
 /// The wait for answers that are still to come at the end of a round; it doubles with each.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// Such waits in a row without a single answer that end a round: what is full stays full, however many flows are left.

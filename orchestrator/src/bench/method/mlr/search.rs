@@ -38,7 +38,7 @@ pub enum Status {
     /// Both bounds are there and near enough.
     Regular,
     /// The highest load that can be offered meets the goal.
-    AtMost,
+    AtLimit,
     /// The lowest load that was tried fails it.
     AtLeast,
     /// The search was stopped before its end.
@@ -213,7 +213,7 @@ impl Search {
             trials: self.trials[&index].len(),
         };
         let status = match (upper, lower) {
-            (_, Some(0)) => Status::AtMost,
+            (_, Some(0)) => Status::AtLimit,
             (Some(u), _) if self.class(goal, phase, u) == Class::Spoiled => Status::Spoiled,
             (Some(u), None) if u == self.grid.last => Status::AtLeast,
             (Some(u), Some(l)) if l - u <= phase.width => Status::Regular,

@@ -180,7 +180,7 @@ fn ends_are_told() {
     let none = run(vec![goal("ndr", 1, 1, 0.0, 0.0)], 1.0, 1000.0, |_| 1.0);
     assert_eq!((none.0[0].status, none.0[0].lower), (Status::AtLeast, None));
     let all = run(vec![goal("ndr", 1, 1, 0.0, 0.0)], 1.0, 1000.0, |_| 0.0);
-    assert_eq!(all.0[0].status, Status::AtMost);
+    assert_eq!(all.0[0].status, Status::AtLimit);
     assert!(all.0[0].lower.unwrap().load >= 1000.0);
     let search = Search::new(vec![goal("ndr", 1, 1, 0.0, 0.0)], 1.0, 1000.0);
     assert_eq!(search.found()[0].status, Status::Stopped);
@@ -193,7 +193,7 @@ fn a_limit_can_be_raised() {
     let (mut count, mut raised) = (0, 0);
     loop {
         let Next::Trial { load, duration } = search.next() else {
-            if search.found()[0].status != Status::AtMost {
+            if search.found()[0].status != Status::AtLimit {
                 break;
             }
             raised += 1;
