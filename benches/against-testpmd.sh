@@ -18,69 +18,28 @@ while [ $# -gt 0 ]; do
     *) chosen+=("$1"); shift ;;
   esac
 done
-# What the driver does, by case. `rewrite` writes and reads every buffer; without it the driver only moves indices.
-declare -A options=(
-  [64]='--size 64' [64-rewrite]='--size 64 --rewrite' [64-no-merge]='--size 64 --no-merge' [64-ring-256]='--size 64 --ring 256'
-  [64-packed]='--size 64 --packed' [64-packed-rewrite]='--size 64 --packed --rewrite'
-  [1518]='--size 1518' [1518-rewrite]='--size 1518 --rewrite' [large]='--size 65536' [large-rewrite]='--size 65536 --rewrite'
-  [64-four-functions]='--size 64 --functions 4' [64-idle-ports]='--size 64'
-)
-cases=(64 64-rewrite 64-no-merge 64-ring-256 64-packed 64-packed-rewrite 1518 1518-rewrite large large-rewrite 64-four-functions 64-idle-ports)
+# What each case is stands in benches/src/case.rs. `rewrite` writes and reads every buffer; without it the driver only moves indices.
+cases=(64 64-rewrite 64-no-merge 64-ring-256 64-packed 64-packed-rewrite 1518 1518-rewrite large large-rewrite 64-four-functions 64-four-functions-10k 64-eight-functions
+  1518-four-functions large-four-functions 64-idle-ports)
 [ ${#chosen[@]} -eq 0 ] || cases=("${chosen[@]}")
-for case in "${cases[@]}"; do [ -n "${options[$case]:-}" ] || { echo "no such case: $case; there are: ${!options[*]}" >&2; exit 2; }; done
 results=$(realpath "$results")
 cd "$(dirname "$0")/.."
 cargo build --quiet --release -p chainplane -p chainplane-benches
 target=${CARGO_TARGET_DIR:-target}/release
 work=$(mktemp -d)
-back='' idle=64
+back=''
 # testpmd ends when its input does.
 mkfifo "$work/input"; exec 9<>"$work/input"
 stop() { if [ -n "$back" ]; then kill -INT "$back" 2>/dev/null || true; wait "$back" 2>/dev/null || true; back=; fi; }
 trap 'stop; rm -rf "$work"' EXIT
 [ "$(cat /proc/sys/vm/nr_hugepages)" -ge 768 ] || echo 1024 > /proc/sys/vm/nr_hugepages
 
-head_of() {
-  echo "version: 1"
-  echo "workers: [{ cores: [0], idle: busy }]"
-  echo "control: { socket: $work/control.sock }"
-  echo "ports:"
-  echo "  a: { vhost-user: { socket: $work/a.sock } }"
-  echo "  b: { vhost-user: { socket: $work/b.sock } }"
-}
-{ head_of; echo "chains: { direct: [a, b] }"; } > "$work/0.yaml"
-{
-  head_of
-  for n in $(seq $idle); do echo "  idle$n: { vhost-user: { socket: $work/idle$n.sock } }"; done
-  echo "chains:"; echo "  direct: [a, b]"
-  for n in $(seq 1 2 $idle); do echo "  idle$n: [idle$n, idle$((n + 1))]"; done
-} > "$work/idle.yaml"
-{
-  head_of
-  cat <<YAML
-functions:
-  edge:
-    firewall:
-      default: { outbound: allow, inbound: drop }
-      rules: [{ allow: tcp, direction: inbound, to: 203.0.113.10, ports: [80, 443] }]
-  frontend: { load-balancer: { address: "203.0.113.10:80/tcp", backends: [{ address: 10.0.1.2 }] } }
-  egress: { nat: { pool: 203.0.113.2, inside: [10.0.0.0/8] } }
-  core:
-    router:
-      interfaces:
-        in: { address: 10.0.1.1/24, mac: "02:00:00:00:01:01", neighbours: { 10.0.1.2: "02:00:00:00:01:02" } }
-        out: { address: 198.51.100.1/24, mac: "02:00:00:00:02:01", neighbours: { 198.51.100.2: "02:00:00:00:02:02" } }
-chains:
-  in: [a, core.in]
-  out: [core.out, frontend, egress, edge, b]
-YAML
-} > "$work/4.yaml"
-
 until_there() { for _ in $(seq 200); do [ -S "$work/a.sock" ] && [ -S "$work/b.sock" ] && return; sleep 0.05; done; echo "no sockets" >&2; exit 1; }
-drive() { "$target/stub" "$work/a.sock" "$work/b.sock" --core 1 --seconds "$seconds" "$@" | sed -E 's/mpps=([0-9.]+) gbps=([0-9.]+).*empty=([0-9]+)%.*/\1 \2 \3/'; }
+drive() { "$target/stub" "$work/a.sock" "$work/b.sock" "${@:2}" --case "$1" --core 1 --seconds "$seconds" | sed -E 's/mpps=([0-9.]+) gbps=([0-9.]+).*empty=([0-9]+)%.*/\1 \2 \3/'; }
 # Mpps, Gbit/s, share of the driver's turns without anything received, cycles a packet while the back end was busy.
-ours() { # CONFIGURATION, then the stub's options
-  "$target/chainplane" run "$work/$1.yaml" >/dev/null 2>&1 & back=$!; shift
+ours() { # CASE, then idle sockets
+  "$target/chain" "$1" "$work" "{ cores: [0], idle: busy }" > "$work/$1.yaml"
+  "$target/chainplane" run "$work/$1.yaml" >/dev/null 2>&1 & back=$!
   until_there
   local moved; moved=$(drive "$@")
   local json; json=$("$target/chainplane" show --json --socket "$work/control.sock")
@@ -103,18 +62,14 @@ ghz=$(awk '/cpu MHz/{print $4 / 1000; exit}' /proc/cpuinfo)
 for round in $(seq "$rounds"); do
   for case in "${cases[@]}"; do
     grep -q "^$case $round " "$results" 2>/dev/null && continue
-    read -r -a words <<< "${options[$case]}"
-    before=$(distance) configuration=0 idlers=()
-    case $case in
-      64-four-functions) configuration=4 ;;
-      64-idle-ports) configuration=idle; for n in $(seq $idle); do idlers+=("$work/idle$n.sock"); done ;;
-    esac
+    before=$(distance) idlers=()
+    [ "$case" != 64-idle-ports ] || for n in $(seq 0 63); do idlers+=("$work/idle$n.sock"); done
     # For idle ports the measure is ourselves without them; in every other round the order is turned round.
-    peer() { if [ "$case" = 64-idle-ports ]; then ours 0 "${words[@]}"; else testpmd "${words[@]}"; fi; }
+    peer() { if [ "$case" = 64-idle-ports ]; then ours 64; else testpmd "$case"; fi; }
     if [ $((round % 2)) -eq 1 ]; then
-      peer=$(peer); own=$(ours $configuration "${idlers[@]}" "${words[@]}")
+      peer=$(peer); own=$(ours "$case" "${idlers[@]}")
     else
-      own=$(ours $configuration "${idlers[@]}" "${words[@]}"); peer=$(peer)
+      own=$(ours "$case" "${idlers[@]}"); peer=$(peer)
     fi
     echo "$case $round $peer $own $before $(distance)" | tee -a "$results"
   done

@@ -1,4 +1,5 @@
-//! Forwarding from vhost-user to vhost-user, by 0, 1 and 4 functions, at 64 and 1500 bytes, in cycles a packet.
+//! Forwarding from vhost-user to vhost-user, by no, one, four and eight functions and by a router alone, at 64 and 1500
+//! bytes, in cycles a packet.
 //!
 //! `two-cores`: the driver stub on core 1, the worker on core 0; the figure is the time between packets. `one-core`:
 //! driver and worker in turn in one thread, which leaves out the distance between the cores and counts the driver's
@@ -7,9 +8,9 @@
 use chainplane::instance::Instance;
 use chainplane_benches::allocations;
 use chainplane_benches::case::Case;
-use chainplane_benches::chain::{self, Length};
+use chainplane_benches::chain::{Functions, Setup};
 use chainplane_benches::cycles::Cycles;
-use chainplane_benches::guests::{Guests, Progress, Settings};
+use chainplane_benches::guests::{Guests, Progress};
 use chainplane_benches::turns::Turns;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -28,7 +29,7 @@ fn two_cores(criterion: &mut Criterion<Cycles>) {
     for case in cases() {
         let directory = tempfile::tempdir().expect("a directory for sockets");
         let workers = "{ cores: [0], idle: busy }";
-        let model = chain::model(case.length, case.idle, directory.path(), workers);
+        let model = Setup::of(&case, directory.path(), workers).model();
         let _instance = Instance::start(model).expect("an instance");
         pin(1);
         let mut guests = Guests::attach_all(directory.path(), &case).expect("guests that attach");
@@ -68,22 +69,20 @@ fn one_core(criterion: &mut Criterion<Cycles>) {
     group.finish();
 }
 
-/// Frames of two sizes through chains of each length.
+/// Frames of two sizes through each chain.
 fn cases() -> impl Iterator<Item = Case> {
-    let of = |length, size| Case {
-        name: "forward",
-        size,
-        length,
-        settings: Settings::DEFAULT,
-        idle: 0,
-    };
-    Length::ALL
-        .into_iter()
-        .flat_map(move |length| SIZES.map(|size| of(length, size)))
+    let small = Case::find("64").expect("a case of small frames");
+    Functions::ALL.into_iter().flat_map(move |functions| {
+        SIZES.map(|size| Case {
+            size,
+            functions,
+            ..small
+        })
+    })
 }
 
 fn id(case: &Case) -> BenchmarkId {
-    let functions = case.length.count();
+    let functions = case.functions.name();
     BenchmarkId::new(
         format!("{functions} functions"),
         format!("{} bytes", case.size),

@@ -1,114 +1,239 @@
-//! Chains of so many functions between two guests, as YAML, and the frames that pass them both ways.
+//! Chains of so many functions between two guests, as YAML.
+//!
+//! Guest `a` plays clients, guest `b` servers. Every function works on every packet: of four, the firewall keeps a
+//! session, the NAT translates the client, the router forwards, the load balancer translates the service; and so back.
 
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use chainplane::spec::{self, Environment, Model};
-use etherparse::PacketBuilder;
 
-/// How many functions stand between the guests.
+use crate::case::Case;
+
+/// What stands between the guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Length {
-    /// None: port to port.
-    Zero,
+pub enum Functions {
+    /// Nothing: port to port.
+    None,
     /// A firewall.
     One,
-    /// Firewall, NAT, load balancer and router.
+    /// Firewall, NAT, router and load balancer.
     Four,
+    /// Two of each of the four.
+    Eight,
+    /// A router with 64 routes, and no state.
+    Router,
 }
 
-impl Length {
+impl Functions {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Zero, Self::One, Self::Four];
+    pub const ALL: [Self; 5] = [Self::None, Self::One, Self::Four, Self::Eight, Self::Router];
 
-    /// As a number.
-    pub fn count(self) -> usize {
+    /// What it is called on command lines.
+    pub fn name(self) -> &'static str {
         match self {
-            Self::Zero => 0,
-            Self::One => 1,
-            Self::Four => 4,
+            Self::None => "none",
+            Self::One => "one",
+            Self::Four => "four",
+            Self::Eight => "eight",
+            Self::Router => "router",
         }
     }
 }
 
-const ROUTER_IN: &str = "02:00:00:00:01:01";
-const ROUTER_OUT: &str = "02:00:00:00:02:01";
-const GUEST_IN: [u8; 6] = [2, 0, 0, 0, 1, 2];
-const GUEST_OUT: [u8; 6] = [2, 0, 0, 0, 2, 2];
+/// Guest `a`, and the router that it sends to.
+pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 1, 2];
+/// See there.
+pub const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
+/// The service that clients connect to.
+pub const SERVICE: (Ipv4Addr, u16) = (Ipv4Addr::new(198, 19, 0, 10), 80);
 
-/// The longest frame that is not a large segment.
-pub const LONGEST_PLAIN: usize = 1518;
-
-/// A configuration with guests `a` (inside) and `b` (outside), and as many `idle` ones besides, whose sockets are in
-/// `directory`.
-///
-/// # Panics
-/// When the configuration is wrong, which is a mistake here.
-pub fn model(length: Length, idle: usize, directory: &Path, workers: &str) -> Model {
-    let sockets = directory.display();
-    let mut head = format!(
-        "version: 1\nworkers: [{workers}]\ncontrol: {{ socket: {sockets}/control.sock }}\nports:\n  \
-         a: {{ vhost-user: {{ socket: {sockets}/a.sock }} }}\n  b: {{ vhost-user: {{ socket: {sockets}/b.sock }} }}\n"
-    );
-    for n in 0..idle {
-        let _ = writeln!(
-            head,
-            "  idle{n}: {{ vhost-user: {{ socket: {sockets}/idle{n}.sock }} }}"
-        );
-    }
-    let mut body = match length {
-        Length::Zero => "chains:\n  direct: [a, b]\n".to_owned(),
-        Length::One => format!("functions:\n{FIREWALL}chains:\n  one: [a, edge, b]\n"),
-        Length::Four => format!(
-            "functions:\n{FIREWALL}{REST}  core:\n    router:\n      interfaces:\n        \
-             in: {{ address: 10.0.1.1/24, mac: \"{ROUTER_IN}\", neighbours: {{ 10.0.1.2: \"02:00:00:00:01:02\" }} }}\n        \
-             out: {{ address: 198.51.100.1/24, mac: \"{ROUTER_OUT}\", neighbours: {{ 198.51.100.2: \"02:00:00:00:02:02\" }} }}\n\
-             chains:\n  in: [a, core.in]\n  out: [core.out, frontend, egress, edge, b]\n"
-        ),
-    };
-    for n in (0..idle).step_by(2) {
-        let _ = writeln!(body, "  idle{n}: [idle{n}, idle{}]", n + 1);
-    }
-    let text = head + &body;
-    let path = directory.join("bench.yaml");
-    spec::parse(&text, &path, &Environment::here())
-        .unwrap_or_else(|report| panic!("{}", report.render(false)))
+/// What a configuration is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup<'a> {
+    /// What is between the guests.
+    pub functions: Functions,
+    /// Whether the service is one of TCP, or of UDP.
+    pub tcp: bool,
+    /// Flows that there will be.
+    pub flows: usize,
+    /// Ports besides `a` and `b`, in pairs.
+    pub idle: usize,
+    /// Where sockets are.
+    pub directory: &'a Path,
+    /// The one worker, as YAML.
+    pub worker: &'a str,
 }
 
-const FIREWALL: &str = "  edge:\n    firewall:\n      default: { outbound: allow, inbound: drop }\n      rules:\n        \
-    - { allow: tcp, direction: inbound, to: 203.0.113.10, ports: [80, 443] }\n";
-const REST: &str = "  frontend:\n    load-balancer:\n      address: \"203.0.113.10:80/tcp\"\n      \
-    backends: [{ address: 10.0.1.2 }]\n  egress:\n    nat: { pool: 203.0.113.2, inside: [10.0.0.0/8] }\n";
+impl<'a> Setup<'a> {
+    /// A case's.
+    pub fn of(case: &Case, directory: &'a Path, worker: &'a str) -> Self {
+        Self {
+            functions: case.functions,
+            tcp: case.traffic().is_tcp(),
+            flows: case.flows,
+            idle: case.idle,
+            directory,
+            worker,
+        }
+    }
 
-/// The frames, `size` bytes long, that guest `a` and guest `b` send: one UDP flow and its answers; a TCP connection's
-/// segments where they are longer than [`LONGEST_PLAIN`].
-pub fn frames(length: Length, size: usize) -> [Vec<u8>; 2] {
-    let (out_port, in_port) = (40_000, 9_000);
-    let (inside, pool, outside) = ([10, 0, 1, 2], [203, 0, 113, 2], [198, 51, 100, 2]);
-    let router = |mac: &str| -> [u8; 6] {
-        let mut bytes = mac
-            .split(':')
-            .map(|pair| u8::from_str_radix(pair, 16).unwrap_or_default());
-        std::array::from_fn(|_| bytes.next().unwrap_or_default())
-    };
-    let (seen, out_mac, back_mac) = match length {
-        Length::Four => (pool, router(ROUTER_IN), router(ROUTER_OUT)),
-        Length::Zero | Length::One => (inside, GUEST_OUT, GUEST_IN),
-    };
-    let datagram = |macs: [[u8; 6]; 2], hosts: [[u8; 4]; 2], ports: [u16; 2]| {
-        let builder = PacketBuilder::ethernet2(macs[0], macs[1]).ipv4(hosts[0], hosts[1], 64);
-        let mut frame = Vec::with_capacity(size);
-        let written = if size > LONGEST_PLAIN {
-            let builder = builder.tcp(ports[0], ports[1], 1, 0xffff).ack(1);
-            builder.write(&mut frame, &vec![0xa5; size - 54])
+    /// The configuration.
+    ///
+    /// # Panics
+    /// When it is wrong, which is a mistake here.
+    pub fn model(&self) -> Model {
+        let path = self.directory.join("bench.yaml");
+        spec::parse(&self.yaml(), &path, &Environment::here())
+            .unwrap_or_else(|report| panic!("{}", report.render(false)))
+    }
+
+    /// The configuration's text: guests `a` and `b`, and `idle0` and following.
+    pub fn yaml(&self) -> String {
+        let sockets = self.directory.display();
+        let idle = (0..self.idle).map(|n| format!("idle{n}"));
+        let names = ["a".into(), "b".into()].into_iter().chain(idle);
+        let mut text = format!(
+            "version: 1\nworkers: [{}]\ncontrol: {{ socket: {sockets}/control.sock }}\nflows: {{ table: {} }}\nports:\n",
+            self.worker,
+            (4 * self.flows).next_power_of_two().max(1 << 16),
+        );
+        for name in names {
+            let _ = writeln!(
+                text,
+                "  {name}: {{ vhost-user: {{ socket: {sockets}/{name}.sock }} }}"
+            );
+        }
+        text += &self.chains();
+        for n in (0..self.idle).step_by(2) {
+            let _ = writeln!(text, "  idle{n}: [idle{n}, idle{}]", n + 1);
+        }
+        text
+    }
+
+    /// Functions, and what connects `a` and `b`; the list of chains is the last.
+    fn chains(&self) -> String {
+        match self.functions {
+            Functions::None => "chains:\n  direct: [a, b]\n".to_owned(),
+            Functions::One => {
+                let wall = firewall("wall", self.sessions());
+                format!("functions:\n{wall}chains:\n  only: [a, wall, b]\n")
+            }
+            Functions::Four => self.four(),
+            Functions::Eight => self.eight(),
+            Functions::Router => router(),
+        }
+    }
+
+    fn sessions(&self) -> usize {
+        65_536.max(self.flows * 9 / 8)
+    }
+
+    fn four(&self) -> String {
+        let (sessions, protocol) = (self.sessions(), self.protocol());
+        let mut text = "functions:\n".to_owned();
+        text += &firewall("wall", sessions);
+        text += &nat(
+            "egress",
+            "[192.0.2.64/26, 192.0.2.128/26]",
+            "198.18.0.0/16",
+            sessions,
+        );
+        text += &balancer("service", "198.19.0.10:80", protocol, sessions, SERVERS);
+        text += "  core:\n    router:\n      interfaces:\n        \
+            in: { address: [198.18.0.1/16, 192.0.2.1/24], mac: \"02:00:00:00:01:01\", mtu: 1600 }\n        \
+            out: { address: 198.19.0.1/16, mac: \"02:00:00:00:02:01\", mtu: 1600 }\n\
+            chains:\n  clients: [a, wall, egress, core.in]\n  servers: [b, service, core.out]\n";
+        text
+    }
+
+    /// Clients are translated twice, and so is the service: the outer one's server is the inner one.
+    fn eight(&self) -> String {
+        let (sessions, protocol) = (self.sessions(), self.protocol());
+        let mut text = "functions:\n".to_owned();
+        text += &firewall("wall", sessions);
+        text += &firewall("wall-2", sessions);
+        text += &nat(
+            "egress",
+            "[192.0.2.64/26, 192.0.2.128/26]",
+            "198.18.0.0/16",
+            sessions,
+        );
+        text += &nat(
+            "egress-2",
+            "[203.0.113.64/26, 203.0.113.128/26]",
+            "192.0.2.0/24",
+            sessions,
+        );
+        text += &balancer(
+            "service",
+            "198.19.0.10:80",
+            protocol,
+            sessions,
+            "[{ address: 198.19.0.20, port: 8080, mac: \"02:00:00:00:03:01\" }]",
+        );
+        text += &balancer("service-2", "198.19.0.20:8080", protocol, sessions, SERVERS);
+        text += "  core:\n    router:\n      interfaces:\n        \
+            in: { address: [198.18.0.1/16, 192.0.2.1/24], mac: \"02:00:00:00:01:01\", mtu: 1600 }\n        \
+            out: { address: 10.0.1.1/24, mac: \"02:00:00:00:02:01\", mtu: 1600 }\n      \
+            routes: [{ to: 198.19.0.0/16, via: 10.0.1.2 }]\n  \
+            core-2:\n    router:\n      interfaces:\n        \
+            in: { address: [10.0.1.2/24, 203.0.113.1/24], mac: \"02:00:00:00:02:02\", mtu: 1600 }\n        \
+            out: { address: 198.19.0.1/16, mac: \"02:00:00:00:02:03\", mtu: 1600 }\n\
+            chains:\n  clients: [a, wall, egress, core.in]\n  \
+            between: [core.out, wall-2, egress-2, core-2.in]\n  \
+            servers: [b, service-2, service, core-2.out]\n";
+        text
+    }
+
+    fn protocol(&self) -> &'static str {
+        if self.tcp { "tcp" } else { "udp" }
+    }
+}
+
+const SERVERS: &str = "[{ address: 198.19.1.11 }, { address: 198.19.1.12 }, { address: 198.19.1.13 }, { address: 198.19.1.14 }]";
+
+fn firewall(name: &str, sessions: usize) -> String {
+    format!(
+        "  {name}:\n    firewall:\n      default: {{ outbound: allow, inbound: drop }}\n      rules:\n        \
+         - {{ drop: udp, to: 198.19.0.0/16, ports: 53 }}\n        \
+         - {{ drop: tcp, to: 198.19.0.0/16, ports: [25, 445] }}\n        \
+         - {{ allow: icmp, direction: inbound }}\n      sessions: {sessions}\n"
+    )
+}
+
+fn nat(name: &str, pool: &str, inside: &str, sessions: usize) -> String {
+    format!("  {name}: {{ nat: {{ pool: {pool}, inside: [{inside}], sessions: {sessions} }} }}\n")
+}
+
+/// Its servers' link-layer address is guest `b`'s; that of its own is the one that the other balancer knows.
+fn balancer(name: &str, service: &str, protocol: &str, sessions: usize, servers: &str) -> String {
+    format!(
+        "  {name}:\n    load-balancer:\n      address: \"{service}/{protocol}\"\n      backends: {servers}\n      \
+         mac: \"{}\"\n      inside-mac: \"02:00:00:00:02:02\"\n      sessions: {sessions}\n",
+        if name == "service" {
+            "02:00:00:00:03:00"
         } else {
-            let builder = builder.udp(ports[0], ports[1]);
-            builder.write(&mut frame, &vec![0xa5; size - 42])
-        };
-        written.expect("a frame in memory");
-        frame
-    };
-    let out = datagram([GUEST_IN, out_mac], [inside, outside], [out_port, in_port]);
-    let back = datagram([GUEST_OUT, back_mac], [outside, seen], [in_port, out_port]);
-    [out, back]
+            "02:00:00:00:03:01"
+        }
+    )
+}
+
+/// 64 routes with those to the clients and the servers, of 16 to 24 bits.
+fn router() -> String {
+    let mut text = "functions:\n  core:\n    router:\n      interfaces:\n        \
+        in: { address: 10.0.0.1/24, mac: \"02:00:00:00:01:01\", mtu: 1600, neighbours: { 10.0.0.2: \"02:00:00:00:01:02\" } }\n        \
+        out: { address: 10.0.1.1/24, mac: \"02:00:00:00:02:01\", mtu: 1600, neighbours: { 10.0.1.2: \"02:00:00:00:02:02\" } }\n      \
+        routes:\n        - { to: 198.18.0.0/16, via: 10.0.0.2 }\n        - { to: 198.19.0.0/16, via: 10.0.1.2 }\n"
+        .to_owned();
+    for n in 0..62 {
+        let _ = writeln!(
+            text,
+            "        - {{ to: 10.{}.0.0/{}, via: 10.0.1.2 }}",
+            100 + n,
+            16 + n % 9
+        );
+    }
+    text + "chains:\n  in: [a, core.in]\n  out: [core.out, b]\n"
 }

@@ -1,13 +1,16 @@
-//! Two guests that send the same frames again and again, and count what arrives.
+//! Two guests that open flows, send the same frames again and again from then on, and count what arrives.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use chainplane_vhost::backend::Role;
-use chainplane_vhost::driver::{DriverError, FastMode, FastPair, FrontEnd, FrontEndConfig, Moved};
+use chainplane_vhost::driver::{
+    DriverError, DriverPair, FastMode, FastPair, FrontEnd, FrontEndConfig, Moved,
+};
 use chainplane_vhost::net::{FLAG_NEEDS_CSUM, GSO_TCPV4, NetHeader, feature};
 
 use crate::case::Case;
-use crate::chain::{self, LONGEST_PLAIN};
+use crate::traffic::{LONGEST_PLAIN, NotOpened, Traffic};
 
 /// Bytes of a buffer for frames that need several: a page, as Linux takes for them.
 const PAGE: u32 = 4096;
@@ -44,11 +47,45 @@ pub struct Guests {
     _ends: Vec<FrontEnd>,
 }
 
+/// Why guests are not there.
+#[derive(Debug)]
+pub enum AttachError {
+    /// One could not be attached.
+    Driver(DriverError),
+    /// Their traffic does not get through.
+    Flows(NotOpened),
+}
+
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Driver(error) => error.fmt(f),
+            Self::Flows(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for AttachError {}
+
+impl From<DriverError> for AttachError {
+    fn from(error: DriverError) -> Self {
+        Self::Driver(error)
+    }
+}
+
+impl From<NotOpened> for AttachError {
+    fn from(error: NotOpened) -> Self {
+        Self::Flows(error)
+    }
+}
+
 /// What the guests moved in one turn or in many.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Progress {
     /// Frames that arrived at the two guests.
     pub received: [u64; 2],
+    /// Frames that the device has taken.
+    pub sent: u64,
     /// Turns.
     pub turns: u64,
     /// Turns in which nothing had arrived: the back end was the limit.
@@ -63,18 +100,27 @@ impl Progress {
 }
 
 impl Guests {
-    /// Attaches guests to two sockets, which send `frames`, and guests that do nothing to the `idle` ones.
+    /// Attaches guests to two sockets, clients and servers of `traffic`, and guests that do nothing to the `idle` ones.
     ///
     /// # Errors
     /// What attaching fails with.
     pub fn attach(
         sockets: [&Path; 2],
         idle: &[PathBuf],
-        frames: &[Vec<u8>; 2],
+        traffic: &Traffic,
         settings: Settings,
-    ) -> Result<Self, DriverError> {
-        let [a, b] = [0, 1].map(|index| attach(sockets[index], &frames[index], settings));
-        let ((a, end_a), (b, end_b)) = (a?, b?);
+    ) -> Result<Self, AttachError> {
+        let [a, b] = both(sockets, |socket| attach(socket, traffic, settings))?;
+        let ((end_a, mut a), (end_b, mut b)) = (a, b);
+        let [sent_a, sent_b] = traffic.open([&mut a, &mut b])?;
+        let pairs = [(&end_a, a, sent_a), (&end_b, b, sent_b)].map(|(end, pair, frames)| {
+            let header = if traffic.is_tcp() {
+                SEGMENT
+            } else {
+                NetHeader::default()
+            };
+            FastPair::new(pair, settings.mode, header, &frames, end.spare())
+        });
         let mut ends = vec![end_a, end_b];
         for socket in idle {
             let config = FrontEndConfig {
@@ -83,22 +129,18 @@ impl Guests {
             };
             ends.push(FrontEnd::connect(config)?.0);
         }
-        Ok(Self {
-            pairs: [a, b],
-            _ends: ends,
-        })
+        Ok(Self { pairs, _ends: ends })
     }
 
-    /// Attaches the guests of a case to the ports of [`chain::model`].
+    /// Attaches the guests of a case to the ports of its [`Setup`](crate::chain::Setup).
     ///
     /// # Errors
     /// What attaching fails with.
-    pub fn attach_all(directory: &Path, case: &Case) -> Result<Self, DriverError> {
+    pub fn attach_all(directory: &Path, case: &Case) -> Result<Self, AttachError> {
         let socket = |name: String| directory.join(name + ".sock");
         let idle: Vec<_> = (0..case.idle).map(|n| socket(format!("idle{n}"))).collect();
         let (a, b) = (socket("a".into()), socket("b".into()));
-        let frames = chain::frames(case.length, case.size);
-        Self::attach([&a, &b], &idle, &frames, case.settings)
+        Self::attach([&a, &b], &idle, &case.traffic(), case.settings)
     }
 
     /// One turn of both.
@@ -107,16 +149,30 @@ impl Guests {
         let [a, b]: [Moved; 2] = [self.pairs[0].poll(), self.pairs[1].poll()];
         progress.received[0] += u64::from(a.received);
         progress.received[1] += u64::from(b.received);
+        progress.sent += u64::from(a.sent + b.sent);
         progress.turns += 1;
         progress.empty += u64::from(a.received + b.received == 0);
     }
 }
 
+/// Does it for both at once: where we listen, the other side may come to either first.
+fn both<T: Send>(
+    sockets: [&Path; 2],
+    attach: impl Fn(&Path) -> Result<T, DriverError> + Sync,
+) -> Result<[T; 2], DriverError> {
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| attach(sockets[0]));
+        let second = attach(sockets[1])?;
+        let first = first.join().expect("no panic while attaching")?;
+        Ok([first, second])
+    })
+}
+
 fn attach(
     socket: &Path,
-    frame: &[u8],
+    traffic: &Traffic,
     settings: Settings,
-) -> Result<(FastPair, FrontEnd), DriverError> {
+) -> Result<(FrontEnd, DriverPair), DriverError> {
     let mut config = FrontEndConfig::new(socket);
     config.queue_size = settings.queue_size;
     config.role = settings.role;
@@ -128,12 +184,13 @@ fn attach(
     if settings.packed {
         config.features |= feature::RING_PACKED;
     }
-    let mut header = NetHeader::default();
-    if frame.len() > LONGEST_PLAIN {
+    if traffic.frames > usize::from(settings.queue_size) {
+        config.spare_memory = FastPair::spare_memory(traffic.frames, traffic.size);
+    }
+    if traffic.size > LONGEST_PLAIN {
         config.features |= feature::CSUM | feature::HOST_TSO4;
         config.features |= feature::GUEST_CSUM | feature::GUEST_TSO4;
         (config.receive_buffer, config.transmit_buffer) = (PAGE, PAGE);
-        header = SEGMENT;
     }
     let (end, pairs) = FrontEnd::connect(config)?;
     if settings.packed && end.features() & feature::RING_PACKED == 0 {
@@ -145,7 +202,7 @@ fn attach(
         .into_iter()
         .next()
         .ok_or_else(|| DriverError::Config("no queue pair".into()))?;
-    Ok((FastPair::new(pair, settings.mode, header, frame), end))
+    Ok((end, pair))
 }
 
 /// The header of a large TCP segment over IPv4.

@@ -15,8 +15,9 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::case::Case;
-use crate::chain::{self, Length};
+use crate::chain::Setup;
 use crate::guests::{Guests, Progress};
+use crate::traffic::frames;
 
 /// What a first packet that does not come is waited for.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -40,11 +41,11 @@ pub fn pin(core: usize) {
 pub fn busy_pair(idle: usize, time: Duration) -> io::Result<f64> {
     let case = Case {
         idle,
-        ..Case::named("64").expect("a case of small frames")
+        ..Case::find("64").expect("a case of small frames")
     };
     let directory = tempfile::tempdir()?;
     let workers = "{ cores: [0], idle: busy }";
-    let model = chain::model(case.length, idle, directory.path(), workers);
+    let model = Setup::of(&case, directory.path(), workers).model();
     let _instance = Instance::start(model).map_err(io::Error::other)?;
     pin(1);
     let mut guests = Guests::attach_all(directory.path(), &case).map_err(io::Error::other)?;
@@ -90,7 +91,11 @@ impl Waiting {
         let directory = tempfile::tempdir()?;
         let path = directory.path();
         let workers = "{ cores: [0], idle: adaptive }";
-        let model = chain::model(Length::Zero, idle, path, workers);
+        let case = Case {
+            idle,
+            ..Case::find("64").expect("a case of small frames")
+        };
+        let model = Setup::of(&case, path, workers).model();
         let instance = Instance::start(model).map_err(io::Error::other)?;
         let names = ["a".to_owned(), "b".to_owned()];
         let names = names
@@ -106,7 +111,7 @@ impl Waiting {
         }
         pairs.truncate(2);
         let pairs = pairs.try_into().expect("two guests that send");
-        let [frame, _] = chain::frames(Length::Zero, 64);
+        let [frame, _] = frames(64);
         Ok(Self {
             instance,
             pairs,

@@ -1,5 +1,5 @@
-//! What the measurements share: a chain of so many functions between two guests, guests that do as little as can
-//! be, cycles as criterion's unit, and a count of allocations.
+//! What the measurements share: chains of functions between two guests, the traffic that passes them, guests that do as
+//! little as can be, cycles as criterion's unit, and a count of allocations.
 
 pub mod allocations;
 pub mod case;
@@ -11,4 +11,5 @@ pub mod idle;
 pub mod microguest;
 pub mod opening;
 pub mod siege;
+pub mod traffic;
 pub mod turns;

@@ -18,7 +18,7 @@ use chainplane_vhost::driver::{
 use chainplane_vhost::net::{FLAG_NEEDS_CSUM, GSO_TCPV4, NetHeader, feature};
 use chainplane_vhost::ring::{MAX_CHAIN, MAX_FRAME, RingCounters};
 
-use crate::chain::{Length, frames};
+use crate::traffic::frames;
 
 /// Frames that a good guest can move in one poll and direction.
 pub const FULL: u64 = FastPair::BURST as u64;
@@ -121,12 +121,18 @@ impl Siege {
         let sockets = directory.path();
         let model = model(sockets, "{}");
         let (engine, devices) = Detached::open(&model).expect("an engine");
-        let [there, back] = frames(Length::Zero, 64);
+        let [there, back] = frames(64);
         let mut ends = Vec::new();
         let good = [("a", &there), ("b", &back), ("c", &there)].map(|(name, frame)| {
             let (end, pair) = attach(&sockets.join(name), 256);
             ends.push(end);
-            FastPair::new(pair, FastMode::IndexOnly, NetHeader::default(), frame)
+            FastPair::new(
+                pair,
+                FastMode::IndexOnly,
+                NetHeader::default(),
+                std::slice::from_ref(frame),
+                0,
+            )
         });
         let mut made = Self {
             engine,

@@ -11,7 +11,7 @@ use chainplane_dataplane::time::Time;
 
 use crate::allocations;
 use crate::case::Case;
-use crate::chain;
+use crate::chain::Setup;
 use crate::guests::{Guests, Progress};
 
 /// Guests and engine in one thread.
@@ -30,7 +30,7 @@ impl Turns {
     /// If an engine or the guests can't be had.
     pub fn new(case: &Case) -> Self {
         let directory = tempfile::tempdir().expect("a directory for sockets");
-        let model = chain::model(case.length, case.idle, directory.path(), "{}");
+        let model = Setup::of(case, directory.path(), "{}").model();
         let (engine, devices) = Detached::open(&model).expect("an engine");
         let (guests, engine) = attach(directory.path(), case, engine);
         let mut made = Self {

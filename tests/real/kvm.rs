@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use chainplane_benches::chain::{Length, frames};
 use chainplane_benches::microguest::{Counters, MicroGuest, PortConfig, Settings};
+use chainplane_benches::traffic::frames;
 use chainplane_tests::{Chainplane, Error, Need, Result, Workspace, wait_until};
 use chainplane_vhost::driver::{FrontEnd, FrontEndConfig};
 use chainplane_vhost::net::feature;
@@ -120,7 +120,7 @@ fn frames_come_back() -> Result<()> {
     let mut config = FrontEndConfig::new(b);
     config.features = feature::VERSION_1 | feature::MRG_RXBUF;
     let (_end, mut pairs) = FrontEnd::connect(config).map_err(std::io::Error::other)?;
-    let frame = frames(Length::Zero, 300)[0].clone();
+    let frame = frames(300)[0].clone();
     let guest = MicroGuest::start(&[port(&a, [&frame, &frame])], WAITING)?;
     guest.send(0, FRAMES);
     let (pair, start) = (&mut pairs[0], Instant::now());
@@ -156,7 +156,7 @@ fn two_guests_by_index() -> Result<()> {
 fn meet(settings: Settings) -> Result<()> {
     let files = Workspace::new()?;
     let chainplane = Chainplane::start(&files, None, SLEEPY)?;
-    let [there, back] = frames(Length::Zero, 300);
+    let [there, back] = frames(300);
     let (a, b) = (files.path("a.sock"), files.path("b.sock"));
     let guests = [
         MicroGuest::start(&[port(&a, [&there, &back])], settings)?,
@@ -193,7 +193,7 @@ chains:
   only: [a, filter, b]
 ",
     )?;
-    let [there, back] = frames(Length::Zero, 64);
+    let [there, back] = frames(64);
     let settings = Settings {
         window: 512,
         queue_size: 1024,

@@ -403,7 +403,7 @@ fn fast_driver_keeps_the_rings_full() {
             };
             let (_front_end, mut pairs) = FrontEnd::connect(config).expect("connects");
             let frame = vec![0x5a; len];
-            let mut fast = FastPair::new(pairs.remove(0), mode, NetHeader::default(), &frame);
+            let mut fast = FastPair::new(pairs.remove(0), mode, NetHeader::default(), &[frame], 0);
             let (mut sent, mut received) = (0, 0);
             wait_for("frames", || {
                 for _ in 0..100 {

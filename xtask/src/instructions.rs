@@ -14,15 +14,20 @@ use crate::report::Report;
 use crate::{cargo, target_directory, workspace};
 
 /// The cases of `turns` that are counted, and packets of each.
-const CASES: [(&str, u32); 7] = [
+const CASES: [(&str, u32); 12] = [
     ("64", 50_000),
     ("64-no-merge", 50_000),
     ("64-ring-256", 50_000),
     ("64-packed", 50_000),
+    ("64-one-function", 20_000),
     ("64-four-functions", 20_000),
+    ("64-eight-functions", 20_000),
+    ("64-router", 20_000),
     ("1518", 20_000),
+    ("1518-four-functions", 20_000),
     // Fewer vary by more than is tolerated: rings and buffers are touched for the first time.
     ("large", 1600),
+    ("large-four-functions", 1600),
 ];
 
 /// What a case may cost more, or less, than was recorded, in percent.

@@ -1,85 +1,67 @@
 //! Drives any vhost-user back end that has two ports: two guests whose driver does as little as can be.
 //!
-//! `stub SOCKET_A SOCKET_B [IDLE_SOCKET …] [--size BYTES] [--seconds N] [--ring N] [--rewrite] [--no-merge] [--packed] [--server]
-//! [--functions 0|1|4] [--core N] [--kvm]`; prints one line `mpps=… gbps=… empty=…`. Frames of more than 1518 bytes are
-//! large TCP segments. To the idle sockets guests are attached that send nothing. With `--kvm` the driver runs inside a
-//! KVM guest that has both ports; it rewrites and reads every buffer.
+//! `stub SOCKET_A SOCKET_B [IDLE_SOCKET …] [--case CASE] [--seconds N] [--core N] [--server] [--kvm]` opens the case's flows,
+//! sends for so long, and prints one line `mpps=… gbps=… lost=… empty=…`. To the idle sockets guests are attached that send
+//! nothing. With `--server` it listens, and the back end connects. With `--kvm` the driver runs inside a KVM guest that
+//! has both ports; it rewrites and reads every buffer.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use chainplane_benches::case::LARGE;
-use chainplane_benches::chain::{Length, frames};
-use chainplane_benches::guests::{Guests, Progress, Settings};
+use chainplane_benches::case::Case;
+use chainplane_benches::guests::{Guests, Progress};
 #[cfg(target_arch = "x86_64")]
 use chainplane_benches::microguest::{self, MicroGuest, PortConfig};
+use chainplane_benches::traffic::LONGEST_PLAIN;
+#[cfg(target_arch = "x86_64")]
+use chainplane_benches::traffic::frames;
 use chainplane_vhost::backend::Role;
-use chainplane_vhost::driver::FastMode;
 
 struct Arguments {
     sockets: Vec<PathBuf>,
-    size: usize,
+    case: Case,
     seconds: u64,
     core: Option<usize>,
-    length: Length,
-    settings: Settings,
     kvm: bool,
 }
 
 fn parse() -> Option<Arguments> {
     let mut parsed = Arguments {
         sockets: Vec::new(),
-        size: 64,
+        case: Case::find("64")?,
         seconds: 3,
         core: None,
-        length: Length::Zero,
-        settings: Settings::DEFAULT,
         kvm: false,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
-            "--size" => {
-                parsed.size = words
-                    .next()?
-                    .parse()
-                    .ok()
-                    .filter(|size| (60..=LARGE).contains(size))?;
-            }
+            "--case" => parsed.case = Case::find(&words.next()?)?,
             "--seconds" => parsed.seconds = words.next()?.parse().ok()?,
-            "--ring" => parsed.settings.queue_size = words.next()?.parse().ok()?,
             "--core" => parsed.core = Some(words.next()?.parse().ok()?),
-            "--functions" => {
-                let count: usize = words.next()?.parse().ok()?;
-                parsed.length = Length::ALL
-                    .into_iter()
-                    .find(|length| length.count() == count)?;
-            }
-            "--rewrite" => parsed.settings.mode = FastMode::Rewrite,
-            "--no-merge" => parsed.settings.mergeable = false,
-            "--packed" => parsed.settings.packed = true,
             "--kvm" => parsed.kvm = true,
-            "--server" => parsed.settings.role = Role::Server,
+            "--server" => parsed.case.settings.role = Role::Server,
             other if !other.starts_with('-') => parsed.sockets.push(other.into()),
             _ => return None,
         }
     }
     // The guest under KVM checks what it receives against what was sent, in split rings with buffers of one size, and
     // connects.
+    let Case { size, settings, .. } = parsed.case;
     let fits = parsed.sockets.len() == 2
-        && parsed.length != Length::Four
-        && parsed.size <= 1518
-        && !parsed.settings.packed
-        && parsed.settings.role == Role::Client;
+        && size <= LONGEST_PLAIN
+        && !settings.packed
+        && settings.role == Role::Client;
     (parsed.sockets.len() >= 2 && (fits || !parsed.kvm)).then_some(parsed)
 }
 
 fn main() -> ExitCode {
     let Some(arguments) = parse() else {
         eprintln!(
-            "usage: stub SOCKET_A SOCKET_B [IDLE_SOCKET …] [--size BYTES] [--seconds N] [--ring N] [--core N]\n            \
-             [--functions 0|1|4] [--rewrite] [--no-merge] [--packed] [--server] [--kvm]"
+            "usage: stub SOCKET_A SOCKET_B [IDLE_SOCKET …] [--case CASE] [--seconds N] [--core N] [--server] [--kvm]\n\
+             cases: {}",
+            Case::ALL.map(|case| case.name).join(" ")
         );
         return ExitCode::from(2);
     };
@@ -108,8 +90,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let mut guests = Guests::attach(
         sockets,
         &arguments.sockets[2..],
-        &frames(arguments.length, arguments.size),
-        arguments.settings,
+        &arguments.case.traffic(),
+        arguments.case.settings,
     )?;
     drive(&mut guests, Duration::from_secs(1));
     let start = Instant::now();
@@ -131,10 +113,11 @@ fn drive(guests: &mut Guests, time: Duration) -> Progress {
 fn print(arguments: &Arguments, progress: &Progress, time: Duration) {
     let mpps = progress.total() as f64 / time.as_secs_f64() / 1e6;
     println!(
-        "mpps={mpps:.3} gbps={:.2} a={} b={} empty={:.0}%",
-        mpps * arguments.size as f64 * 8.0 / 1e3,
+        "mpps={mpps:.3} gbps={:.2} a={} b={} lost={:.1}% empty={:.0}%",
+        mpps * arguments.case.size as f64 * 8.0 / 1e3,
         progress.received[0],
         progress.received[1],
+        100.0 * progress.sent.saturating_sub(progress.total()) as f64 / progress.sent.max(1) as f64,
         progress.empty as f64 / progress.turns.max(1) as f64 * 100.0
     );
 }
@@ -144,7 +127,7 @@ fn run_under_kvm(
     arguments: &Arguments,
     sockets: [&Path; 2],
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let [there, back] = &frames(arguments.length, arguments.size);
+    let [there, back] = &frames(arguments.case.size);
     let port = |socket, sends, expects| PortConfig {
         socket,
         sends,
@@ -152,8 +135,8 @@ fn run_under_kvm(
     };
     let ports = [port(sockets[0], there, back), port(sockets[1], back, there)];
     let settings = microguest::Settings {
-        queue_size: arguments.settings.queue_size,
-        mergeable: arguments.settings.mergeable,
+        queue_size: arguments.case.settings.queue_size,
+        mergeable: arguments.case.settings.mergeable,
         ..microguest::Settings::default()
     };
     let guest = MicroGuest::start(&ports, settings)?;
@@ -167,6 +150,7 @@ fn run_under_kvm(
         let errors = counters[0].errors + counters[1].errors;
         let progress = Progress {
             received,
+            sent: counters.map(|counters| counters.sent).iter().sum(),
             turns,
             empty,
         };
@@ -178,6 +162,7 @@ fn run_under_kvm(
     let (after, errors, end) = now();
     let progress = Progress {
         received: [0, 1].map(|port| after.received[port] - before.received[port]),
+        sent: after.sent - before.sent,
         turns: after.turns - before.turns,
         empty: after.empty - before.empty,
     };

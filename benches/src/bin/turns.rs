@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 
 /// `None` for words that make no sense; so with the other one.
 fn count(case: &str, packets: &str) -> Option<()> {
-    let (case, packets) = (Case::named(case)?, packets.parse().ok()?);
+    let (case, packets) = (Case::find(case)?, packets.parse().ok()?);
     println!("packets={}", Turns::new(&case).forward(packets));
     Some(())
 }
@@ -46,7 +46,7 @@ fn time(rounds: &str, cases: &[&str]) -> Option<()> {
     let rounds: usize = rounds.parse().ok().filter(|rounds| *rounds > 0)?;
     let mut cases: Vec<Case> = cases
         .iter()
-        .map(|name| Case::named(name))
+        .map(|name| Case::find(name))
         .collect::<Option<_>>()?;
     if cases.is_empty() {
         cases = Case::ALL.to_vec();

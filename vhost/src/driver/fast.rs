@@ -1,7 +1,7 @@
 //! A driver for measurements: as little work a frame as can be, so that the back end is the limit.
 
 use super::ring::{DriverRing, Format, Piece, Used};
-use super::{DriverPair, RingLayout};
+use super::{DriverPair, GUEST_BASE, RingLayout};
 use crate::net::{NetHeader, feature};
 
 /// How much of the frames the driver touches.
@@ -25,8 +25,44 @@ pub struct Moved {
     pub starved: bool,
 }
 
+/// The frames that are sent, in turn, each with its header; all of one length.
+#[derive(Debug)]
+struct Frames {
+    bytes: Vec<u8>,
+    /// Bytes of each.
+    len: usize,
+    count: usize,
+    /// The one that is sent next, where that is not told by its buffer.
+    next: usize,
+}
+
+impl Frames {
+    fn get(&self, index: usize) -> &[u8] {
+        &self.bytes[index % self.count * self.len..][..self.len]
+    }
+
+    /// The next one's number.
+    #[inline]
+    fn advance(&mut self) -> usize {
+        let next = self.next;
+        self.next = if next + 1 == self.count { 0 } else { next + 1 };
+        next
+    }
+}
+
+/// Frames in guest memory, side by side.
+#[derive(Clone, Copy, Debug)]
+struct Store {
+    start: usize,
+    stride: usize,
+}
+
 /// A queue pair whose rings hold the same descriptors for ever: every frame that the device has
 /// taken is sent again, every buffer that it filled is posted again.
+///
+/// With more frames than the ring has entries they lie side by side in [spare memory](super::FrontEndConfig::spare_memory), and
+/// the descriptors' addresses are moved on from one to the next; or each is written into the
+/// ring's buffers, where the driver writes those.
 ///
 /// A frame longer than a transmit buffer lies in several, as Linux sends large segments: behind an
 /// indirect table where that was negotiated, in a chain otherwise. As many such frames are under
@@ -39,8 +75,9 @@ pub struct FastPair {
     receive: DriverRing,
     transmit: DriverRing,
     mode: FastMode,
-    /// The frame with its header.
-    frame: Vec<u8>,
+    frames: Frames,
+    /// Where frames are that the ring's buffers have no room for.
+    store: Option<Store>,
     scratch: Vec<u8>,
     /// Where the pieces of the frame in hand are.
     list: Vec<Piece>,
@@ -63,61 +100,126 @@ impl FastPair {
     /// Used entries of a poll and direction at most.
     pub const BURST: u16 = 64;
 
-    /// Takes a pair over and fills its transmit ring with copies of `frame`.
+    /// Bytes of spare memory that so many frames of `len` bytes take where the ring has fewer entries.
+    pub fn spare_memory(frames: usize, len: usize) -> usize {
+        frames * Self::stride(len + NetHeader::LEN)
+    }
+
+    /// Frames do not share cache lines.
+    fn stride(len: usize) -> usize {
+        len.next_multiple_of(64)
+    }
+
+    /// Takes over a pair all of whose frames were received and given back, and fills its transmit
+    /// ring with `frames`, which are of one length. `spare` is where [spare memory](Self::spare_memory) begins.
     ///
     /// # Panics
-    /// If the frame does not fit the transmit buffers of the pair.
-    pub fn new(pair: DriverPair, mode: FastMode, header: NetHeader, frame: &[u8]) -> Self {
+    /// If a frame does not fit the transmit buffers of the pair, or all of them the memory.
+    pub fn new(
+        pair: DriverPair,
+        mode: FastMode,
+        header: NetHeader,
+        frames: &[Vec<u8>],
+        spare: usize,
+    ) -> Self {
         let DriverPair { receive, transmit } = pair;
         let (receive, transmit) = (receive.ring, transmit.ring);
         let (layout, features) = (transmit.layout(), transmit.common.features);
         let header = &header.to_bytes()[..NetHeader::len_for(features)];
-        let frame = [header, frame].concat();
-        let pieces = frame.len().div_ceil(layout.buffer_size);
+        let len = header.len() + frames.first().map_or(0, Vec::len);
+        let mut bytes = Vec::with_capacity(frames.len() * len);
+        for frame in frames {
+            bytes.extend_from_slice(header);
+            bytes.extend_from_slice(frame);
+        }
+        assert_eq!(bytes.len(), frames.len() * len, "frames of several lengths");
+        let pieces = len.div_ceil(layout.buffer_size);
         assert!(
             pieces <= usize::from(layout.size) && pieces <= layout.table_entries,
             "frame longer than the transmit buffers"
         );
+        let window = layout.size / pieces as u16;
+        let stored = pieces == 1 && frames.len() > window.into() && mode == FastMode::IndexOnly;
         let posted = receive.layout().buffer_size;
         let mut made = Self {
             scratch: vec![0; posted],
             list: Vec::with_capacity(pieces),
-            merged: frame.len() > posted,
+            merged: len > posted,
             receive,
             transmit,
             mode,
-            frame,
+            frames: Frames {
+                bytes,
+                len,
+                count: frames.len(),
+                next: 0,
+            },
+            store: stored.then_some(Store {
+                start: spare,
+                stride: Self::stride(len),
+            }),
             burst: Self::BURST,
             pieces: pieces as u16,
             indirect: pieces > 1 && features & feature::INDIRECT_DESC != 0,
-            window: layout.size / pieces as u16,
+            window,
             partial: 0,
             checksum: 0,
         };
-        for index in 0..made.window {
-            let head = index * made.pieces;
-            let ids: Vec<u16> = (head..head + made.pieces).collect();
-            made.write(head);
-            made.find(head);
-            made.transmit.offer(&ids, &made.list, made.indirect);
-        }
-        made.transmit.flush();
+        made.fill();
         made
+    }
+
+    /// Offers the whole transmit ring.
+    fn fill(&mut self) {
+        if let Some(store) = self.store {
+            for index in 0..self.frames.count {
+                let at = store.start + index * store.stride;
+                self.transmit
+                    .common
+                    .memory
+                    .write(at, self.frames.get(index));
+            }
+            self.frames.bytes = Vec::new();
+        }
+        // Where every chain is one descriptor, an entry of the ring names the descriptor of its own number.
+        let first = if self.pieces == 1 {
+            self.transmit.next_slot()
+        } else {
+            0
+        };
+        for index in 0..self.window {
+            let head = (first + index) % self.window * self.pieces;
+            let ids: Vec<u16> = (head..head + self.pieces).collect();
+            let frame = self.frames.advance();
+            if let Some(store) = self.store {
+                let at = store.start + frame * store.stride;
+                self.list.clear();
+                self.list.push((at, self.frames.len as u32));
+            } else {
+                self.write(head, frame);
+                self.find(head);
+            }
+            self.transmit.offer(&ids, &self.list, self.indirect);
+        }
+        self.transmit.flush();
     }
 
     /// Lists where a frame is whose buffers have the numbers from `head` on.
     fn find(&mut self, head: u16) {
-        let layout = self.transmit.layout();
-        let chunks = (head..).zip(self.frame.chunks(layout.buffer_size));
+        let (layout, mut rest) = (self.transmit.layout(), self.frames.len);
         self.list.clear();
-        self.list
-            .extend(chunks.map(|(buffer, bytes)| (layout.buffer(buffer), bytes.len() as u32)));
+        for buffer in head..head + self.pieces {
+            let len = rest.min(layout.buffer_size);
+            self.list.push((layout.buffer(buffer), len as u32));
+            rest -= len;
+        }
     }
 
     /// Writes a frame into its buffers.
-    fn write(&self, head: u16) {
+    fn write(&self, head: u16, frame: usize) {
         let layout = self.transmit.layout();
-        for (buffer, bytes) in (head..).zip(self.frame.chunks(layout.buffer_size)) {
+        let frame = self.frames.get(frame);
+        for (buffer, bytes) in (head..).zip(frame.chunks(layout.buffer_size)) {
             let at = layout.buffer(buffer);
             self.transmit.common.memory.write(at, bytes);
         }
@@ -160,8 +262,8 @@ impl FastPair {
         for ahead in 0..filled {
             self.partial += self.receive.used_entry(ahead).1 as usize;
         }
-        let frames = self.partial / self.frame.len();
-        self.partial %= self.frame.len();
+        let frames = self.partial / self.frames.len;
+        self.partial %= self.frames.len;
         frames as u32
     }
 
@@ -184,13 +286,23 @@ impl FastPair {
                     .buffer((id as u16).min(self.window - 1));
                 let memory = &self.transmit.common.memory;
                 memory.prefetch_write(*buffer);
-                memory.prefetch_write(*buffer + (self.frame.len() - 1).min(64));
+                memory.prefetch_write(*buffer + (self.frames.len - 1).min(64));
             }
             for buffer in buffers {
-                self.transmit.common.memory.write(*buffer, &self.frame);
+                let frame = self.frames.advance();
+                self.transmit
+                    .common
+                    .memory
+                    .write(*buffer, self.frames.get(frame));
             }
         }
-        self.transmit.recycle(sent, self.frame.len() as u32);
+        if let Some(store) = self.store {
+            for ahead in 0..sent {
+                let at = store.start + self.frames.advance() * store.stride;
+                self.transmit.aim(ahead, at);
+            }
+        }
+        self.transmit.recycle(sent, self.frames.len as u32);
         (sent, starved)
     }
 
@@ -205,7 +317,8 @@ impl FastPair {
             };
             let head = (head as u16).min(self.pieces * (self.window - 1));
             if self.mode == FastMode::Rewrite {
-                self.write(head);
+                let frame = self.frames.advance();
+                self.write(head, frame);
             }
             self.find(head);
             self.transmit.offer_again(head, &self.list, self.indirect);
@@ -264,6 +377,23 @@ impl DriverRing {
             Format::Split(ring) => ring.entry(&self.common, ahead),
             Format::Packed(ring) => ring.entry(&self.common, ahead),
         }
+    }
+
+    /// The entry of the ring that is offered next.
+    fn next_slot(&self) -> u16 {
+        match &self.format {
+            Format::Split(ring) => ring.next_slot(&self.common),
+            Format::Packed(ring) => ring.next_slot(),
+        }
+    }
+
+    /// Lets the descriptor of the chain `ahead` of the next one to be offered point elsewhere.
+    #[inline]
+    fn aim(&self, ahead: u16, offset: usize) {
+        let slot = self.next_slot() + ahead;
+        let slot = slot % self.common.layout.size;
+        let at = self.common.layout.desc + 16 * usize::from(slot);
+        self.common.memory.store_u64(at, GUEST_BASE + offset as u64);
     }
 
     /// Offers the next `count` chains again, each of `len` bytes.

@@ -154,6 +154,12 @@ impl PackedDriver {
         common.memory.store_u32(common.layout.avail, word);
     }
 
+    /// Where the next chain goes.
+    #[inline]
+    pub(super) fn next_slot(&self) -> u16 {
+        self.next_avail.index
+    }
+
     /// Used chains at the ring's head, up to `max`, in a ring whose every chain is one descriptor
     /// with its own index as id. A device that keeps the order may name the last one only.
     #[inline]

@@ -158,6 +158,12 @@ impl SplitDriver {
         common.memory.store_u16(at, wish);
     }
 
+    /// The entry of the available ring that is written next.
+    #[inline]
+    pub(super) fn next_slot(&self, common: &Common) -> u16 {
+        self.next_avail & (common.layout.size - 1)
+    }
+
     /// Gives entries of the rings back by moving both indices, for a driver whose rings hold the
     /// same chains for ever.
     #[inline]
