@@ -7,9 +7,11 @@ pub mod chain;
 pub mod cycles;
 pub mod guests;
 pub mod idle;
+pub mod memory;
 #[cfg(target_arch = "x86_64")]
 pub mod microguest;
 pub mod opening;
+pub mod routes;
 pub mod siege;
 pub mod traffic;
 pub mod turns;

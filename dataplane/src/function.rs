@@ -12,11 +12,14 @@
 //!   rewrote through the context (MAC addresses, TTL);
 //! * count only through [`Context::count`] and [`Context::count_slot`];
 //! * touch the same sessions, and give the same verdict.
+//!
+//! Where no function on a port's way keeps state, its packets have no flow records: the functions see them a batch at a
+//! time ([`Function::look_ahead`], [`Function::pass`]). What a function gives for a packet is the same either way.
 
 use crate::counters::{Counters, Info};
 use crate::flow::Recorder;
 use crate::objects::{ObjectId, Objects};
-use crate::packet::{Mac, Packet, Pool};
+use crate::packet::{BURST, Mac, MacPair, Packet, Pool};
 use crate::time::Time;
 
 /// One of a function's interfaces.
@@ -61,6 +64,9 @@ impl Verdict {
     }
 }
 
+/// The interfaces by which packets leave, in the packets' order.
+pub type Exits = arrayvec::ArrayVec<Interface, BURST>;
+
 /// What a kind of function tells the worker and the operator of itself.
 #[derive(Debug)]
 pub struct Descriptor {
@@ -88,6 +94,26 @@ pub trait Function {
 
     /// Handles one packet, which was parsed and found valid.
     fn process(&mut self, cx: &mut Context<'_>, packet: Packet, from: Interface) -> Verdict;
+
+    /// Sees a batch that is about to come in by `from`, to look up what does not change meanwhile and have memory near.
+    /// What becomes of a packet must not depend on whether it was called.
+    fn look_ahead(&mut self, _batch: &[Packet], _from: Interface) {}
+
+    /// Lets packets leave that came in by `from`, from the first of `packets` on, with the interface of each pushed to
+    /// `exits`, as [`Function::process`] would one after the other. It stops before the first packet with which it
+    /// would do anything but let it leave, rewritten by [`Context::forward`] and counted by [`Context::count_run`]: that
+    /// one is handed to [`Function::process`], and those behind it to this call again. `place` is where `packets` begin
+    /// in the batch that [`Function::look_ahead`] saw. Of packets here and there only [`Packet::head`] is to be read, which has
+    /// all headers. A function that does nothing here gets every packet by `process`.
+    fn pass(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _packets: &mut [Packet],
+        _place: usize,
+        _from: Interface,
+        _exits: &mut Exits,
+    ) {
+    }
 
     /// Does a bounded piece of whatever time makes necessary. Called by a poll every 64 µs or so.
     fn tick(&mut self, _cx: &mut Context<'_>) {}
@@ -128,6 +154,12 @@ pub struct Build<'a> {
 pub trait Blueprint: Send {
     /// Builds the function for one worker.
     fn build(&self, build: &mut Build<'_>) -> Box<dyn Function>;
+
+    /// Whether what the function does with a packet hangs on packets before it, or costs so much that a flow record is
+    /// the shorter way. A function that says no has [`Function::pass`].
+    fn wants_records(&self) -> bool {
+        true
+    }
 }
 
 /// Where a function's block of counters keeps what.
@@ -174,15 +206,28 @@ impl Tally {
 
     #[inline]
     pub fn enter(&self, by: Interface, bytes: usize) {
-        let at = cell::INTERFACES + by.0 as usize * cell::PER_INTERFACE;
-        self.counters.add(at, 1);
-        self.counters.add(at + 1, bytes as u64);
+        self.enter_many(by, 1, bytes);
+    }
+
+    #[inline]
+    pub fn enter_many(&self, by: Interface, packets: usize, bytes: usize) {
+        self.pass(by, 0, packets, bytes);
     }
 
     #[inline]
     pub fn leave(&self, by: Interface, bytes: usize) {
-        let at = cell::INTERFACES + by.0 as usize * cell::PER_INTERFACE + 2;
-        self.counters.add(at, 1);
+        self.leave_many(by, 1, bytes);
+    }
+
+    #[inline]
+    pub fn leave_many(&self, by: Interface, packets: usize, bytes: usize) {
+        self.pass(by, 2, packets, bytes);
+    }
+
+    #[inline]
+    fn pass(&self, by: Interface, way: usize, packets: usize, bytes: usize) {
+        let at = cell::INTERFACES + by.0 as usize * cell::PER_INTERFACE + way;
+        self.counters.add(at, packets as u64);
         self.counters.add(at + 1, bytes as u64);
     }
 }
@@ -361,7 +406,21 @@ impl Context<'_> {
     /// Lowers the TTL or hop limit by one. The function has made sure that it is above 1.
     #[inline]
     pub fn decrement_ttl(&mut self, packet: &mut Packet) {
-        packet.lower_ttl(1);
+        packet.decrement_ttl();
         self.recorder.decrement_ttl();
+    }
+
+    /// In [`Function::pass`]: what [`Context::decrement_ttl`] and [`Context::set_macs`] do, at once.
+    #[inline]
+    pub fn forward(&mut self, packet: &mut Packet, macs: &MacPair) {
+        packet.write_macs(macs);
+        packet.decrement_ttl();
+    }
+
+    /// In [`Function::pass`]: counts so many packets in one of the function's own counters.
+    #[inline]
+    pub fn count_run(&mut self, counter: impl Into<u8>, packets: usize) {
+        let index = self.tally.first_own() + counter.into() as usize;
+        self.tally.counters.add(index, packets as u64);
     }
 }

@@ -125,6 +125,11 @@ impl Sim {
         self.engine.add_port(name, Box::new(wire), link);
     }
 
+    /// Has every port's packets go through the functions without flow records, in batches.
+    pub fn without_records(&mut self) {
+        (0..self.wires.len()).for_each(|port| self.engine.go_without_records(port));
+    }
+
     /// Puts a frame on a port's wire, for the next poll.
     pub fn inject(&mut self, port: usize, bytes: &[u8]) {
         self.inject_with(port, bytes, Offload::default());

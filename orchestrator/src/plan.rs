@@ -4,6 +4,8 @@
 //! Ports and functions that chains connect run on one worker, which so owns every session between them. Parts of
 //! the configuration that are not connected are spread over the workers.
 
+mod way;
+
 use chainplane_dataplane::engine::Hop;
 use chainplane_dataplane::function::{Blueprint, INSIDE, Interface, OUTSIDE};
 use chainplane_dataplane::packet::Mac;
@@ -11,6 +13,8 @@ use chainplane_nf::config::{ConfigError, Shape, Site};
 
 use crate::spec::Model;
 use crate::spec::model::{Endpoint, Path};
+
+pub use way::{Way, explain};
 
 /// What all workers run.
 pub struct Plan {
@@ -33,6 +37,8 @@ pub struct PlannedPort {
     pub index: usize,
     /// Where its packets go, in the worker's own numbers.
     pub link: Hop,
+    /// Which way they go.
+    pub way: Way,
 }
 
 /// A function of a worker.
@@ -77,12 +83,14 @@ impl Plan {
             .map(|_| WorkerPlan::default())
             .collect();
         for (index, side) in links.ports.iter().enumerate() {
-            let Some(link) = side.map(|side| locals.hop(side)) else {
+            let Some(side) = *side else {
                 continue;
             };
-            workers[homes.ports[index]]
-                .ports
-                .push(PlannedPort { index, link });
+            workers[homes.ports[index]].ports.push(PlannedPort {
+                index,
+                link: locals.hop(side),
+                way: Way::from(side, model, &links, &blueprints),
+            });
         }
         for (index, (blueprint, sides)) in blueprints.into_iter().zip(&links.functions).enumerate()
         {
@@ -98,6 +106,15 @@ impl Plan {
             workers[homes.functions[index]].functions.push(planned);
         }
         Ok(Self { workers })
+    }
+
+    /// Which way each port's packets go, by the model's numbers; `None` for a port in no chain.
+    pub fn ways(&self, model: &Model) -> Vec<Option<Way>> {
+        let mut ways = vec![None; model.ports.len()];
+        for port in self.workers.iter().flat_map(|worker| &worker.ports) {
+            ways[port.index] = Some(port.way);
+        }
+        ways
     }
 }
 

@@ -48,8 +48,58 @@ demo: 1 worker, 4 ports, 4 functions, 4 chains
   wan   <router core.wan> -- (load-balancer frontend) -- (nat egress) --
           (firewall edge) -- [embedded-guest internet]
 
+  from web1, web2, desk: by flow records, as `frontend` keeps state
+  from internet: by flow records, as `edge` keeps state
+
 no errors
 "
+    );
+}
+
+/// Packets go without flow records where nothing on their way keeps state, and nowhere else.
+#[test]
+fn check_says_which_way_packets_go() {
+    let ways = |head: &str, ports: &[&str], functions: &str, chains: &str| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("ways.yaml");
+        let port = |name: &&str| format!("  {name}: {{ tap: {{ interface: {name} }} }}\n");
+        let ports: String = ports.iter().map(port).collect();
+        let text_of_file = format!("{head}version: 1\nports:\n{ports}{functions}chains:\n{chains}");
+        fs::write(&file, text_of_file).expect("a file");
+        let output = chainplane(&["check", &file.display().to_string()]);
+        assert_eq!(text(&output.stderr), "");
+        let lines = text(&output.stdout).lines().map(str::trim);
+        let ways = lines.filter(|line| line.starts_with("from "));
+        ways.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let ports = ["a", "b", "c", "d", "e"];
+    let interface = |n: usize| format!("i{n}: {{ address: 10.0.{n}.1/24 }}");
+    let interfaces = (0..5).map(interface).collect::<Vec<_>>().join(", ");
+    let router =
+        format!("functions:\n  core: {{ router: {{ interfaces: {{ {interfaces} }} }} }}\n");
+    let chain = |(n, port): (usize, &&str)| format!("  {port}: [{port}, core.i{n}]\n");
+    let chains: String = ports.iter().enumerate().map(chain).collect();
+    let all = "from a, b, c, d and 1 more:";
+    assert_eq!(
+        ways("", &ports, &router, &chains),
+        [format!(
+            "{all} through functions, which keep no state, without records"
+        )]
+    );
+    // A firewall anywhere behind the router is a reason for everyone.
+    let wall = "  wall: { firewall: { default: { outbound: allow, inbound: drop } } }\n";
+    let (walled, behind) = (router + wall, chains.replace("[e, core", "[e, wall, core"));
+    assert_eq!(
+        ways("", &ports, &walled, &behind),
+        [format!("{all} by flow records, as `wall` keeps state")]
+    );
+    assert_eq!(
+        ways("flows: { table: 0 }\n", &ports, &walled, &behind),
+        [format!("{all} through functions, as `flows.table` is 0")]
+    );
+    assert!(
+        ways("", &["a", "b"], "", "  x: [a, b]\n").is_empty(),
+        "straight on"
     );
 }
 

@@ -88,7 +88,8 @@ impl Engine {
             Hop::Port(to) => batch
                 .drain(..)
                 .for_each(|packet| self.send(to, packet, now)),
-            Hop::Function(..) => self.forward(index as u16, &mut batch, now),
+            Hop::Function(..) if slot.records => self.forward(index as u16, &mut batch, now),
+            Hop::Function(to, by) => self.forward_batch(index as u16, (to, by), &mut batch, now),
         }
         self.batch = batch;
         received

@@ -1,5 +1,5 @@
 //! Large frames whose payload stays with their sender until the end of the poll: from a port that lends to one that takes
-//! tails, while every packet's way is replayed. Stages, watchers and other ports get whole packets.
+//! tails, while every packet is replayed or passed on by its headers. Stages, watchers and other ports get whole packets.
 
 use super::{Engine, EngineCounter, Hop};
 use crate::packet::Packet;
@@ -8,12 +8,13 @@ use crate::tails::Lenders;
 use crate::time::Time;
 
 impl Engine {
-    /// Receives a batch; of large frames, where flows may be replayed, what is not read on the way stays where it is.
+    /// Receives a batch; of large frames, where flows may be replayed or batches passed, what is not read on the way stays where it is.
     #[inline]
     pub(super) fn receive_batch(&mut self, index: usize, now: Time) {
         let slot = &mut self.ports[index];
         let forwards = matches!(slot.link, Hop::Function(..));
-        let may_lend = self.flows.is_some() && forwards && slot.tap.is_none();
+        let stays = self.flows.is_some() || !slot.records;
+        let may_lend = stays && forwards && slot.tap.is_none();
         let mut cx = PortContext::new(&mut self.pool, &slot.tally, now);
         cx.lend_as = (may_lend && slot.lending.wanted()).then_some(index as u16);
         slot.port.receive(&mut cx, &mut self.batch);

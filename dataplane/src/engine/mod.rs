@@ -1,9 +1,10 @@
 //! Runs packets to completion: from a port, by the flow table or the stages, to a port.
 //!
 //! `ingress` asks ports and hands batches on; `fast` looks up and replays; `walk` runs the stages; `egress` sends;
-//! `lending` is about large
-//! frames that stay with their sender meanwhile; `upkeep` is what the worker's thread does with an engine between polls.
+//! `batched` runs them without records, a batch at a time; `lending` is about large frames that stay with their sender
+//! meanwhile; `upkeep` is what the worker's thread does with an engine between polls.
 
+mod batched;
 mod egress;
 #[cfg(test)]
 mod fairness;
@@ -52,6 +53,8 @@ indices! {
         Misses = "flow-misses",
         /// Packets that are never replayed (fragments, TCP SYN and the like).
         Unkeyed = "flow-unkeyed",
+        /// Packets of ports on whose way no function wants flow records.
+        Recordless = "flow-not-needed",
         /// Packets of a recorded flow that a guard of the record sent through the stages.
         Guarded = "flow-guarded",
         /// Records dropped because something they relied on had changed.
@@ -87,6 +90,8 @@ pub struct PortSlot {
     pub(crate) tap: Option<Tap>,
     pub(crate) lending: Lending,
     link: Hop,
+    /// Its packets are looked up in the flow table.
+    records: bool,
     queue: Batch,
 }
 
@@ -165,6 +170,7 @@ impl Engine {
             tap: None,
             lending: Lending::default(),
             link,
+            records: true,
             queue: Batch::new(),
         });
         self.rota.add();

@@ -8,9 +8,9 @@ use crate::port::PortDrop;
 use crate::time::Time;
 
 /// Functions a packet may pass before it is dropped: more than any sensible path has.
-const MAX_HOPS: usize = 64;
+pub(super) const MAX_HOPS: usize = 64;
 
-enum Walked {
+pub(super) enum Walked {
     Reached(u16, Packet),
     Dropped(Packet),
     Gone,
@@ -44,7 +44,7 @@ impl Engine {
     }
 
     /// Takes a packet from function to function until it reaches a port or its end.
-    fn walk(&mut self, first: Hop, mut packet: Packet, now: Time) -> Walked {
+    pub(super) fn walk(&mut self, first: Hop, mut packet: Packet, now: Time) -> Walked {
         let mut hop = first;
         for _ in 0..MAX_HOPS {
             let (index, by) = match hop {

@@ -42,6 +42,20 @@ impl Mac {
     }
 }
 
+/// A frame's two addresses as they stand in it: destination, source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MacPair([u8; 12]);
+
+impl MacPair {
+    /// The addresses of a frame to `dst` from `src`.
+    pub fn new(dst: Mac, src: Mac) -> Self {
+        let mut both = [0; 12];
+        both[..6].copy_from_slice(&dst.0);
+        both[6..].copy_from_slice(&src.0);
+        Self(both)
+    }
+}
+
 impl fmt::Display for Mac {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().enumerate().try_for_each(|(index, octet)| {
@@ -113,6 +127,11 @@ impl Packet {
         self.set_field(6, mac.0);
     }
 
+    #[inline]
+    pub(crate) fn write_macs(&mut self, macs: &MacPair) {
+        self.set_field(0, macs.0);
+    }
+
     /// The IP source.
     #[inline]
     pub fn ip_src(&self) -> IpAddr {
@@ -132,6 +151,16 @@ impl Packet {
             IpAddr::V6(Ipv6Addr::from(self.field::<16>(l3 + 24)))
         } else {
             IpAddr::V4(Ipv4Addr::from(self.field::<4>(l3 + 16)))
+        }
+    }
+
+    /// The destination of an IPv4 packet as a number; 0 for anything else.
+    #[inline]
+    pub fn ipv4_dst(&self) -> u32 {
+        if self.layers().is_ipv4() {
+            u32::from_be_bytes(self.field(self.layers().l3 as usize + 16))
+        } else {
+            0
         }
     }
 
@@ -249,16 +278,23 @@ impl Packet {
         self.adjust_transport_checksum(Sum::default(), Sum::default().minus(old).plus(to));
     }
 
-    /// Lowers the TTL or hop limit by `count`, not below 0.
-    pub(crate) fn lower_ttl(&mut self, count: u8) {
-        let (l3, ttl) = (self.layers().l3 as usize, self.ttl().saturating_sub(count));
-        if self.layers().is_ipv6() {
-            self.set_field(l3 + 7, [ttl]);
-        } else {
-            let old = u16::from_be_bytes(self.field(l3 + 8));
-            self.set_field(l3 + 8, [ttl]);
-            let new = u16::from_be_bytes(self.field(l3 + 8));
-            self.adjust_ip_checksum(Sum::default().minus(old).plus(new));
+    /// Lowers the TTL or hop limit by one; 0 stays 0.
+    #[inline]
+    pub(crate) fn decrement_ttl(&mut self) {
+        let (l3, ipv6) = (self.layers().l3 as usize, self.layers().is_ipv6());
+        let data = self.head_mut();
+        if ipv6 {
+            if let Some(limit) = data.get_mut(l3 + 7) {
+                *limit = limit.saturating_sub(1);
+            }
+        } else if let Some([ttl, _, high, low]) = data.get_mut(l3 + 8..l3 + 12)
+            && *ttl > 0
+        {
+            *ttl -= 1;
+            // RFC 1624: the sum loses 0x0100, so its complement gains it, with the carry put to the end.
+            let sum = u32::from(u16::from_be_bytes([*high, *low])) + 0x0100;
+            let sum = sum + u32::from(sum >= 0xffff);
+            [*high, *low] = (sum as u16).to_be_bytes();
         }
     }
 

@@ -10,7 +10,7 @@ mod tests;
 
 pub use crate::huge::HugePages;
 pub use checksum::{Pseudo, Sum, checksum, pseudo_header};
-pub use edit::Mac;
+pub use edit::{Mac, MacPair};
 pub(crate) use parse::{Common, common};
 pub use parse::{LayerFlags, Layers, Malformed, parse};
 pub use pool::{HEADROOM, LARGE, Packet, Pool, PoolConfig, SMALL};

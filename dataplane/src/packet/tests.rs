@@ -150,7 +150,7 @@ fn write_all(packet: &mut Packet, to: IpAddr) {
     packet.set_ip_dst(to);
     packet.set_port_src(9);
     packet.set_port_dst(9);
-    packet.lower_ttl(1);
+    packet.decrement_ttl();
     packet.write_mac_src(Mac::BROADCAST);
     packet.write_mac_dst(Mac::BROADCAST);
 }
@@ -229,7 +229,7 @@ proptest! {
         packet.set_ip_dst(dst);
         packet.set_port_src(new.2);
         packet.set_port_dst(new.3);
-        packet.lower_ttl(3);
+        (0..3).for_each(|_| packet.decrement_ttl());
         prop_assert_eq!((packet.ip_src(), packet.ip_dst(), packet.ttl()), (src, dst, 4));
         let wanted = if packet.is_echo() { (new.3, new.3) } else { (new.2, new.3) };
         prop_assert_eq!(packet.ports(), Some(wanted));
@@ -331,4 +331,38 @@ fn a_udp_sum_of_zero_becomes_all_ones() {
         }
     }
     assert!(seen, "some port has that sum");
+}
+
+/// Against the sum made anew, for every checksum there is: its two zeros are told apart as the sum does.
+#[test]
+fn a_lower_ttl_has_the_checksum_that_is_computed() {
+    let bytes = frame(
+        (address(false, 1), address(false, 2)),
+        (1, 2),
+        Kind::Udp,
+        b"",
+        &[],
+    );
+    let mut packet = packet(&bytes);
+    parse(&mut packet).unwrap();
+    for (id, ttl) in (0..=u16::MAX).flat_map(|id| [1, 2, 64, 255].map(|ttl| (id, ttl))) {
+        let header = &mut packet.data_mut()[14..34];
+        header[4..6].copy_from_slice(&id.to_be_bytes());
+        header[8] = ttl;
+        header[10..12].fill(0);
+        let sum = checksum(header);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+        packet.decrement_ttl();
+        let header = &mut packet.data_mut()[14..34];
+        let found = [header[10], header[11]];
+        header[10..12].fill(0);
+        assert_eq!(
+            (header[8], found),
+            (ttl - 1, checksum(header).to_be_bytes())
+        );
+    }
+    packet.data_mut()[22] = 0;
+    let before = packet.data().to_vec();
+    packet.decrement_ttl();
+    assert_eq!(packet.data(), before, "0 stays 0");
 }

@@ -1,14 +1,19 @@
 //! Longest prefix match: the same compressed trie for IPv4 and IPv6.
 //!
-//! A table of 2^14 entries answers for the first 14 bits; below it, every node decides six more. A node holds two
-//! bitmaps and two base indices, 24 bytes, and neighbouring children with the same answer share one leaf, so that a
-//! whole Internet table stays a few MiB and a small one a few cache lines (after Asai and Ohara, "Poptrie", SIGCOMM
-//! 2015). 14 + 3 * 6 bits are an IPv4 address, 14 + 19 * 6 an IPv6 address.
+//! A table of 2^14 entries, in large tables of 2^18, answers for an address's first bits; below it, every node decides
+//! six more. A node holds two bitmaps and two base indices, 24 bytes, and neighbouring children with the same answer
+//! share one leaf, so that a whole Internet table stays a few MiB and a small one a few cache lines (after Asai and
+//! Ohara, "Poptrie", SIGCOMM 2015). From the larger table on, the prefix of a /24 is at most three reads away.
+//!
+//! A batch is looked up level by level: while the first address's node is on its way from memory, those of the others
+//! are asked for.
 //!
 //! It is built in one go, off the workers, from the prefixes flattened into disjoint ranges. Memory is bounded by
 //! what is put in: a prefix adds at most two range ends, a range end at most one node on each of 19 levels.
 
 use core::net::IpAddr;
+
+use chainplane_dataplane::prefetch::prefetch;
 
 /// An address, its first bit leftmost; IPv4 addresses are followed by zeros.
 pub type Key = u128;
@@ -16,7 +21,12 @@ pub type Key = u128;
 /// What is found where no prefix matches.
 pub const NONE: u32 = 0;
 
-const DIRECT_BITS: u32 = 14;
+/// Bits that the first table decides: few where it is to stay in the nearest cache, more where that saves a level.
+const DIRECT_BITS: [u32; 2] = [14, 18];
+/// From so many range ends on, the first table is the larger one.
+const MANY: usize = 1 << 18;
+/// Bytes up to which a table is near by itself, so that asking for it costs more than it brings.
+const NEAR: usize = 256 << 10;
 const STRIDE: u32 = 6;
 /// Marks an entry that is an answer, not a node's number.
 const ANSWER: u32 = 1 << 31;
@@ -34,7 +44,9 @@ struct Node {
 /// A compiled table of prefixes of one family.
 #[derive(Clone, Debug)]
 pub struct Lpm {
-    direct: Box<[u32]>,
+    direct_bits: u32,
+    is_near: bool,
+    direct: Vec<u32>,
     nodes: Vec<Node>,
     answers: Vec<u32>,
 }
@@ -130,44 +142,38 @@ fn split(
 }
 
 impl Lpm {
-    /// Compiles prefixes with what to answer for each, which is above [`NONE`] and below 2^31. Of several equal
-    /// prefixes the last one counts.
+    /// Compiles prefixes with what to answer for each, which is below 2^31; [`NONE`] makes a hole in what is around.
+    /// Of several equal prefixes the last one counts.
     pub fn new(prefixes: impl IntoIterator<Item = (KeyPrefix, u32)>) -> Self {
         let mut prefixes: Vec<_> = prefixes.into_iter().collect();
         // Stable, so that the last of several equal ones is cut last.
         prefixes.sort_by_key(|(prefix, _)| *prefix);
         let cuts = flatten(&prefixes);
+        Self::of_cuts(&cuts, DIRECT_BITS[usize::from(cuts.len() >= MANY)])
+    }
+
+    fn of_cuts(cuts: &[Cut], direct_bits: u32) -> Self {
         let mut table = Self {
-            direct: Box::default(),
+            direct_bits,
+            is_near: false,
+            direct: Vec::with_capacity(1 << direct_bits),
             nodes: Vec::new(),
             answers: Vec::new(),
         };
-        let mut direct = Vec::with_capacity(1 << DIRECT_BITS);
-        let part_bits = 128 - DIRECT_BITS;
-        split(
-            &cuts,
-            NONE,
-            0,
-            part_bits,
-            1 << DIRECT_BITS,
-            |index, answer, inside| {
-                if inside.is_empty() {
-                    direct.push(ANSWER | answer);
-                    return;
-                }
-                let number = table.nodes.len();
-                table.nodes.push(Node::default());
-                direct.push(number as u32);
-                table.fill(
-                    number,
-                    inside,
-                    answer,
-                    (index as u128) << part_bits,
-                    DIRECT_BITS,
-                );
-            },
-        );
-        table.direct = direct.into();
+        let part_bits = 128 - direct_bits;
+        let parts = 1 << direct_bits;
+        split(cuts, NONE, 0, part_bits, parts, |index, answer, inside| {
+            if inside.is_empty() {
+                table.direct.push(ANSWER | answer);
+                return;
+            }
+            let number = table.nodes.len();
+            table.nodes.push(Node::default());
+            table.direct.push(number as u32);
+            let start = (index as u128) << part_bits;
+            table.fill(number, inside, answer, start, direct_bits);
+        });
+        table.is_near = table.bytes() <= NEAR;
         table
     }
 
@@ -219,25 +225,134 @@ impl Lpm {
     /// The answer of the longest prefix that `key` is in; [`NONE`] if it is in none.
     #[inline]
     pub fn lookup(&self, key: Key) -> u32 {
-        let mut entry = self.direct[(key >> (128 - DIRECT_BITS)) as usize];
-        let mut depth = DIRECT_BITS;
+        let mut entry = self.direct[(key >> (128 - self.direct_bits)) as usize];
+        let mut depth = self.direct_bits;
         while entry & ANSWER == 0 {
-            let node = &self.nodes[entry as usize];
             let child = ((key << depth) >> (128 - STRIDE)) as u32;
-            if node.inner >> child & 1 == 0 {
-                let run = (node.runs & (u64::MAX >> (63 - child))).count_ones();
-                return self.answers[(node.answers_from + run - 1) as usize];
+            match self.nodes[entry as usize].step(child) {
+                Step::Node(next) => entry = next,
+                Step::Answer(at) => return self.answers[at as usize],
             }
-            entry = node.nodes_from + (node.inner & ((1 << child) - 1)).count_ones();
             depth += STRIDE;
         }
         entry & !ANSWER
     }
 
+    /// The same for an IPv4 address, in a table of these.
+    #[inline]
+    pub fn lookup_v4(&self, address: u32) -> u32 {
+        let mut entry = self.direct[self.first(address)];
+        let mut depth = self.direct_bits;
+        while entry & ANSWER == 0 {
+            match self.nodes[entry as usize].step(child_v4(address, depth)) {
+                Step::Node(next) => entry = next,
+                Step::Answer(at) => return self.answers[at as usize],
+            }
+            depth += STRIDE;
+        }
+        entry & !ANSWER
+    }
+
+    /// Replaces IPv4 addresses, as many as a batch has packets, by what [`Lpm::lookup_v4`] answers for them.
+    pub fn lookup_batch_v4(&self, batch: &mut [u32]) {
+        if self.is_near {
+            for slot in batch {
+                *slot = self.lookup_v4(*slot);
+            }
+        } else {
+            for some in batch.chunks_mut(LANES) {
+                self.descend(some);
+            }
+        }
+    }
+
+    fn descend(&self, batch: &mut [u32]) {
+        let mut entries = [0; LANES];
+        // Those still on their way down, by their place in the batch.
+        let (mut open, mut count) = ([0u8; LANES], 0);
+        for &address in &*batch {
+            prefetch(&self.direct[self.first(address)]);
+        }
+        for (place, (address, entry)) in batch.iter().zip(&mut entries).enumerate() {
+            *entry = self.direct[self.first(*address)];
+            open[count] = place as u8;
+            if *entry & ANSWER == 0 {
+                prefetch(&self.nodes[*entry as usize]);
+                count += 1;
+            }
+        }
+        let mut leaves = [0u8; LANES];
+        let (mut depth, mut left) = (self.direct_bits, 0);
+        while count > 0 {
+            let mut deeper = 0;
+            for at in 0..count {
+                let place = usize::from(open[at]) % LANES;
+                let node = &self.nodes[entries[place] as usize];
+                match node.step(child_v4(batch[place], depth)) {
+                    Step::Node(next) => {
+                        prefetch(&self.nodes[next as usize]);
+                        entries[place] = next;
+                        open[deeper] = place as u8;
+                        deeper += 1;
+                    }
+                    Step::Answer(answer) => {
+                        prefetch(&self.answers[answer as usize]);
+                        entries[place] = answer;
+                        leaves[left % LANES] = place as u8;
+                        left += 1;
+                    }
+                }
+            }
+            (count, depth) = (deeper, depth + STRIDE);
+        }
+        for &place in &leaves[..left.min(LANES)] {
+            let entry = &mut entries[usize::from(place) % LANES];
+            *entry = ANSWER | self.answers[*entry as usize];
+        }
+        for (slot, entry) in batch.iter_mut().zip(entries) {
+            *slot = entry & !ANSWER;
+        }
+    }
+
+    #[inline]
+    fn first(&self, address: u32) -> usize {
+        (address >> (32 - self.direct_bits)) as usize
+    }
+
     /// Bytes of memory in use.
-    #[cfg(test)]
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.direct) + size_of_val(&*self.nodes) + size_of_val(&*self.answers)
+    }
+}
+
+/// Addresses that are looked up together.
+const LANES: usize = 64;
+
+/// The six bits of an address behind the first `depth`, which are fewer than 32; zeros follow the address.
+#[inline]
+fn child_v4(address: u32, depth: u32) -> u32 {
+    ((u64::from(address) << (32 + depth)) >> (64 - STRIDE)) as u32
+}
+
+/// Where the way down goes on.
+enum Step {
+    /// At this node.
+    Node(u32),
+    /// Nowhere: this is the answer's place.
+    Answer(u32),
+}
+
+impl Node {
+    #[inline]
+    fn step(&self, child: u32) -> Step {
+        // Bits below the child's; its own decides which bitmap counts.
+        let below = (1u64 << child) - 1;
+        if self.inner >> child & 1 == 0 {
+            let run = (self.runs & (below << 1 | 1)).count_ones();
+            Step::Answer(self.answers_from + run - 1)
+        } else {
+            Step::Node(self.nodes_from + (self.inner & below).count_ones())
+        }
     }
 }
 
@@ -305,7 +420,41 @@ mod tests {
             let table = Lpm::new(prefixes.iter().copied());
             for key in keys.into_iter().map(|bits| u128::from(bits) << 96).chain(prefixes.iter().map(|(prefix, _)| prefix.start)) {
                 prop_assert_eq!(table.lookup(key), naive(&prefixes, key));
+                prop_assert_eq!(table.lookup_v4((key >> 96) as u32), naive(&prefixes, key));
             }
+        }
+
+        /// Both sizes of the first table, batches of any length, prefixes as crowded as real ones.
+        #[test]
+        fn a_batch_is_answered_as_its_addresses_are(
+            seed in any::<u64>(),
+            count in 0..500usize,
+            bits in prop_oneof![Just(DIRECT_BITS[0]), Just(DIRECT_BITS[1])],
+            spread in prop_oneof![Just(0xffff_ff00u32), Just(0x00ff_ffffu32), Just(u32::MAX)],
+            keys in proptest::collection::vec(any::<u32>(), 0..200),
+        ) {
+            let mut state = seed;
+            let mut random = || {
+                state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+                (state >> 32) as u32
+            };
+            let prefixes: Vec<_> = (0..count).map(|_| {
+                let len = (random() % 33) as u8;
+                (prefix(u128::from(random() & spread) << 96, len.max(8)), 1 + random() % 99)
+            }).collect();
+            let mut sorted = prefixes.clone();
+            sorted.sort_by_key(|(prefix, _)| *prefix);
+            let table = Lpm::of_cuts(&flatten(&sorted), bits);
+            let mut batch: Vec<u32> = keys.into_iter().map(|key| key & spread).collect();
+            batch.extend(prefixes.iter().map(|(prefix, _)| (prefix.start >> 96) as u32).take(100));
+            let single: Vec<_> = batch.iter().map(|key| table.lookup(u128::from(*key) << 96)).collect();
+            let mut again = batch.clone();
+            table.lookup_batch_v4(&mut batch);
+            for some in again.chunks_mut(LANES) {
+                table.descend(some);
+            }
+            prop_assert_eq!(&batch, &single);
+            prop_assert_eq!(again, single);
         }
     }
 
@@ -315,7 +464,7 @@ mod tests {
         assert_eq!((empty.lookup(0), empty.lookup(u128::MAX)), (NONE, NONE));
         let default = Lpm::new([(prefix(0, 0), 7)]);
         assert_eq!((default.lookup(0), default.lookup(u128::MAX)), (7, 7));
-        assert_eq!(default.bytes(), 4 << DIRECT_BITS);
+        assert_eq!(default.bytes(), 4 << DIRECT_BITS[0]);
     }
 
     #[test]

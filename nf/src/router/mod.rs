@@ -41,6 +41,7 @@
 mod arp;
 mod check;
 mod config;
+mod forward;
 mod icmp;
 mod lpm;
 mod names;

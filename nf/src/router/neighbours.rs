@@ -125,6 +125,8 @@ pub struct Neighbours {
     pending: usize,
     waiting: usize,
     eviction_hand: usize,
+    /// Moves on with every change of what [`Neighbours::ready`] says.
+    version: u64,
     sweep: Sweep,
 }
 
@@ -162,6 +164,7 @@ impl Neighbours {
             pending: 0,
             waiting: 0,
             eviction_hand: 0,
+            version: 0,
             sweep: Sweep {
                 hand: 0,
                 end: 0,
@@ -187,6 +190,12 @@ impl Neighbours {
 
     fn head(&self, place: &Place) -> usize {
         self.hasher.hash_one(place) as usize & (self.heads.len() - 1)
+    }
+
+    /// While this stays the same, so do the answers of [`Neighbours::ready`], and what was ready was marked as wanted.
+    #[inline]
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// The slot of a neighbour.
@@ -232,6 +241,7 @@ impl Neighbours {
         // The lowest that was never used, or one given up: what is in use stays at the front.
         let slot = self.free.pop()?;
         self.sweep.end = self.sweep.end.max(slot as usize + 1);
+        self.version += 1;
         let head = self.head(&place);
         let next = core::mem::replace(&mut self.heads[head], slot);
         let entry = self.entry(slot);
@@ -268,6 +278,7 @@ impl Neighbours {
     }
 
     fn set(&mut self, slot: Slot, state: State) {
+        self.version += 1;
         let is_pending = |state: &State| usize::from(matches!(state, State::Pending { .. }));
         let old = core::mem::replace(&mut self.entry(slot).state, state);
         self.pending = self.pending + is_pending(&state) - is_pending(&old);
@@ -404,6 +415,7 @@ impl Neighbours {
 
     /// Lets a packet wait; hands back the oldest that did if there is no room for both.
     pub fn wait(&mut self, slot: Slot, packet: Waiting) -> Option<Waiting> {
+        self.version += 1;
         let queue = &mut self.entry(slot).queue;
         let oldest = if queue.is_full() {
             queue.pop_at(0)
@@ -417,6 +429,7 @@ impl Neighbours {
 
     /// Takes what waits for a neighbour.
     pub fn take_waiting(&mut self, slot: Slot) -> Queue {
+        self.version += 1;
         let queue = core::mem::take(&mut self.entry(slot).queue);
         self.waiting -= queue.len();
         queue

@@ -4,18 +4,19 @@ use core::net::IpAddr;
 use std::sync::Arc;
 
 use chainplane_dataplane::function::{
-    Blueprint, Build, Context, Descriptor, Function, Interface, Verdict,
+    Blueprint, Build, Context, Descriptor, Exits, Function, Interface, Verdict,
 };
 use chainplane_dataplane::packet::{Packet, ethertype, protocol};
 
+use super::forward::Forwarder;
 use super::icmp::{self, Limiter, Problem};
 use super::names::{Counter, DESCRIPTOR, Drop};
 use super::ndp;
 use super::neighbours::{Neighbours, Place, Waiting};
-use super::tables::{Tables, Target, is_link_local};
+use super::tables::{Source, Tables, Target, is_link_local};
 
 /// Bytes of a link header without tags.
-const ETHERNET: usize = 14;
+pub(super) const ETHERNET: usize = 14;
 
 /// The compiled configuration.
 pub struct RouterBlueprint(pub Arc<Tables>);
@@ -25,9 +26,14 @@ impl Blueprint for RouterBlueprint {
         Box::new(Router {
             tables: Arc::clone(&self.0),
             neighbours: Neighbours::new(&self.0.neighbours, build.seed, build.objects),
+            forwarder: Forwarder::new(&self.0),
             limiter: Limiter::default(),
             scratch: Vec::with_capacity(icmp::MAX_FRAME),
         })
+    }
+
+    fn wants_records(&self) -> bool {
+        false
     }
 }
 
@@ -35,6 +41,7 @@ impl Blueprint for RouterBlueprint {
 pub struct Router {
     pub(super) tables: Arc<Tables>,
     pub(super) neighbours: Neighbours,
+    pub(super) forwarder: Forwarder,
     limiter: Limiter,
     /// Where ICMP errors are written; never grows.
     scratch: Vec<u8>,
@@ -60,6 +67,21 @@ impl Function for Router {
         }
     }
 
+    fn look_ahead(&mut self, batch: &[Packet], _from: Interface) {
+        self.forwarder.look_ahead(&self.tables, batch);
+    }
+
+    fn pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        packets: &mut [Packet],
+        place: usize,
+        from: Interface,
+        exits: &mut Exits,
+    ) {
+        self.pass_known(cx, packets, place, from, exits);
+    }
+
     fn tick(&mut self, cx: &mut Context<'_>) {
         self.attend_neighbours(cx);
     }
@@ -81,19 +103,18 @@ impl Router {
             // It checks its source itself, which may be unspecified.
             return self.discovery(cx, packet, from);
         }
-        match self.tables.target(src) {
-            Target::Nowhere | Target::OnLink(_) | Target::Via(..) => {}
-            Target::LinkLocal if !link.owns(src) => {}
+        match self.tables.source(src) {
+            Source::Host => {}
+            Source::LinkLocal if !link.owns(src) => {}
             _ => return Verdict::drop(packet, Drop::MartianSource),
         }
-        let owned = link.owns(dst);
         match target {
             Target::Multicast => Verdict::drop(packet, Drop::Multicast),
             Target::Broadcast => Verdict::drop(packet, Drop::Broadcast),
             Target::Martian => Verdict::drop(packet, Drop::MartianDestination),
             // RFC 1812, section 5.3.4: what came to everyone on the link is nobody's to forward.
             _ if packet.mac_dst().is_multicast() => Verdict::drop(packet, Drop::LinkBroadcast),
-            Target::LinkLocal if !owned => Verdict::drop(packet, Drop::LinkLocal),
+            Target::LinkLocal if !link.owns(dst) => Verdict::drop(packet, Drop::LinkLocal),
             Target::Local | Target::LinkLocal => self.local(cx, packet, from),
             Target::OnLink(out) => self.forward(cx, packet, from, out, dst),
             Target::Via(out, next_hop) => self.forward(cx, packet, from, out, next_hop),

@@ -1,6 +1,7 @@
 //! What a router's configuration is compiled to: its interfaces, and where each address leads.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::HashMap;
 
 use chainplane_dataplane::function::Interface;
 use chainplane_dataplane::packet::Mac;
@@ -21,24 +22,27 @@ pub struct Link {
     pub addresses: Vec<InterfaceAddress>,
     /// Made from the MAC address (RFC 4291, appendix A); `None` where the interface has no IPv6 address.
     pub link_local: Option<Ipv6Addr>,
+    /// Whether it has addresses of IPv4, of IPv6.
+    families: [bool; 2],
 }
 
 impl Link {
     pub fn new(mac: Mac, mtu: u16, addresses: Vec<InterfaceAddress>) -> Self {
-        let ipv6 = addresses.iter().any(|own| own.address.is_ipv6());
+        let has = |ipv6| addresses.iter().any(|own| own.address.is_ipv6() == ipv6);
+        let families = [has(false), has(true)];
         Self {
             mac,
             mtu,
             addresses,
-            link_local: ipv6.then(|| link_local(mac)),
+            link_local: families[1].then(|| link_local(mac)),
+            families,
         }
     }
 
     /// Whether the interface speaks this family.
+    #[inline]
     pub fn speaks(&self, ipv6: bool) -> bool {
-        self.addresses
-            .iter()
-            .any(|own| own.address.is_ipv6() == ipv6)
+        self.families[usize::from(ipv6)]
     }
 
     /// Whether it is an address of this very interface.
@@ -122,7 +126,7 @@ pub fn is_subnet_wide(own: InterfaceAddress, address: IpAddr) -> bool {
 }
 
 /// Where an address leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// Nowhere.
     Nowhere,
@@ -141,6 +145,31 @@ pub enum Target {
     /// Nobody may have this address (RFC 6890).
     Martian,
 }
+
+impl Target {
+    /// What a packet is that claims to come from such an address.
+    fn as_source(self) -> Source {
+        match self {
+            Self::Nowhere | Self::OnLink(_) | Self::Via(..) => Source::Host,
+            Self::LinkLocal => Source::LinkLocal,
+            Self::Local | Self::Broadcast | Self::Multicast | Self::Martian => Source::Martian,
+        }
+    }
+}
+
+/// What a source address says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A host's, as far as one can see.
+    Host,
+    /// One that is not to leave its link.
+    LinkLocal,
+    /// Nobody's, or the router's own.
+    Martian,
+}
+
+/// The number of a [`Target`] in its table.
+pub type TargetId = u32;
 
 /// A route whose next hop's interface is known.
 #[derive(Clone, Copy, Debug)]
@@ -163,9 +192,18 @@ pub struct StaticNeighbour {
 pub struct Tables {
     pub links: Vec<Link>,
     pub neighbours: Vec<StaticNeighbour>,
+    /// Each once, however many prefixes lead there.
     targets: Vec<Target>,
-    v4: Lpm,
-    v6: Lpm,
+    v4: Family,
+    v6: Family,
+}
+
+/// The tables of one family of addresses.
+#[derive(Debug)]
+struct Family {
+    destinations: Lpm,
+    /// What prefixes say of sources, which is the same for nearly all: so this one is small and stays near.
+    sources: Lpm,
 }
 
 impl Tables {
@@ -194,29 +232,63 @@ impl Tables {
                 entries.push((Prefix::host(own.address), Target::Local));
             }
         }
-        let (v4, v6) = (compile(&entries, false), compile(&entries, true));
-        let targets = [Target::Nowhere]
+        let mut targets = Distinct::default();
+        let entries: Vec<_> = entries
             .into_iter()
-            .chain(entries.into_iter().map(|(_, target)| target))
+            .map(|(prefix, target)| (prefix, targets.number(target), target.as_source()))
             .collect();
         Self {
             links,
             neighbours,
-            targets,
-            v4,
-            v6,
+            v4: Family::compile(&entries, false),
+            v6: Family::compile(&entries, true),
+            targets: targets.list,
         }
     }
 
     /// Where an address leads.
     #[inline]
     pub fn target(&self, address: IpAddr) -> Target {
-        let table = if address.is_ipv6() {
-            &self.v6
-        } else {
-            &self.v4
+        self.target_of(self.target_id(address))
+    }
+
+    /// The number of what [`Tables::target`] says.
+    #[inline]
+    pub fn target_id(&self, address: IpAddr) -> TargetId {
+        match address {
+            IpAddr::V4(v4) => self.v4.destinations.lookup_v4(v4.to_bits()),
+            IpAddr::V6(_) => self.v6.destinations.lookup(key(address)),
+        }
+    }
+
+    /// Replaces IPv4 addresses, as many as a batch has packets, by the numbers of where they lead.
+    pub fn targets_v4(&self, addresses: &mut [u32]) {
+        self.v4.destinations.lookup_batch_v4(addresses);
+    }
+
+    /// The target of a number.
+    #[inline]
+    pub fn target_of(&self, id: TargetId) -> Target {
+        self.targets[id as usize]
+    }
+
+    /// How many targets there are.
+    pub fn target_count(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// What a source address says.
+    #[inline]
+    pub fn source(&self, address: IpAddr) -> Source {
+        let class = match address {
+            IpAddr::V4(v4) => self.v4.sources.lookup_v4(v4.to_bits()),
+            IpAddr::V6(_) => self.v6.sources.lookup(key(address)),
         };
-        self.targets[table.lookup(key(address)) as usize]
+        match class {
+            HOST => Source::Host,
+            LINK_LOCAL => Source::LinkLocal,
+            _ => Source::Martian,
+        }
     }
 
     /// The interface and neighbour by which the router itself reaches an address; for a link-local one that is
@@ -235,15 +307,57 @@ impl Tables {
     }
 }
 
-/// Entry `n` is answered as `n + 1`, as 0 means that there is none.
-fn compile(entries: &[(Prefix, Target)], ipv6: bool) -> Lpm {
-    Lpm::new((1..).zip(entries).filter_map(|(answer, (prefix, _))| {
-        let key_prefix = KeyPrefix {
-            start: key(prefix.address()),
-            len: prefix.len(),
+/// Answers of [`Family::sources`].
+const HOST: u32 = super::lpm::NONE;
+const LINK_LOCAL: u32 = 1;
+const MARTIAN: u32 = 2;
+
+/// Numbers targets; `Nowhere`, which is what no prefix says, is number 0.
+struct Distinct {
+    list: Vec<Target>,
+    numbers: HashMap<Target, TargetId>,
+}
+
+impl Default for Distinct {
+    fn default() -> Self {
+        Self {
+            list: vec![Target::Nowhere],
+            numbers: HashMap::from([(Target::Nowhere, super::lpm::NONE)]),
+        }
+    }
+}
+
+impl Distinct {
+    fn number(&mut self, target: Target) -> TargetId {
+        *self.numbers.entry(target).or_insert_with(|| {
+            self.list.push(target);
+            (self.list.len() - 1) as u32
+        })
+    }
+}
+
+impl Family {
+    fn compile(entries: &[(Prefix, TargetId, Source)], ipv6: bool) -> Self {
+        let own = || {
+            let own = entries.iter().filter(|entry| entry.0.is_ipv6() == ipv6);
+            own.map(|(prefix, target, source)| {
+                let prefix = KeyPrefix {
+                    start: key(prefix.address()),
+                    len: prefix.len(),
+                };
+                (prefix, *target, *source)
+            })
         };
-        (prefix.is_ipv6() == ipv6).then_some((key_prefix, answer))
-    }))
+        let class = |source| match source {
+            Source::Host => HOST,
+            Source::LinkLocal => LINK_LOCAL,
+            Source::Martian => MARTIAN,
+        };
+        Self {
+            destinations: Lpm::new(own().map(|(prefix, target, _)| (prefix, target))),
+            sources: Lpm::new(own().map(|(prefix, _, source)| (prefix, class(source)))),
+        }
+    }
 }
 
 /// Addresses with a meaning of their own (RFC 6890, RFC 4291).
@@ -330,7 +444,9 @@ mod tests {
             ("::1", Target::Martian),
             ("::ffff:10.0.1.2", Target::Martian),
         ] {
-            assert_eq!(tables.target(address.parse().unwrap()), target, "{address}");
+            let address = address.parse().unwrap();
+            assert_eq!(tables.target(address), target, "{address}");
+            assert_eq!(tables.source(address), target.as_source(), "{address}");
         }
     }
 

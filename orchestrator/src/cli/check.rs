@@ -5,7 +5,7 @@ use std::path::Path as FilePath;
 use std::process::ExitCode;
 
 use super::{explain, open, print};
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use crate::spec::Model;
 
 /// Widest line of a drawing.
@@ -14,12 +14,13 @@ const WIDTH: usize = 78;
 /// Checks `file` and prints what it describes.
 pub fn run(file: &FilePath) -> Result<ExitCode, ExitCode> {
     let checked = open(file)?;
-    Plan::new(&checked.model).map_err(|errors| explain(&checked.explain(errors)))?;
-    print(&summary(&checked.model))
+    let plan = Plan::new(&checked.model).map_err(|errors| explain(&checked.explain(errors)))?;
+    let ways = plan::explain(&checked.model, &plan.ways(&checked.model));
+    print(&summary(&checked.model, &ways))
 }
 
 /// What the configuration describes, in a few lines.
-fn summary(model: &Model) -> String {
+fn summary(model: &Model, ways: &[String]) -> String {
     let mut out = String::new();
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let _ = writeln!(
@@ -39,6 +40,12 @@ fn summary(model: &Model) -> String {
             ""
         };
         draw(&mut out, name, widest, &model.words(path));
+    }
+    if !ways.is_empty() {
+        out.push('\n');
+    }
+    for way in ways {
+        let _ = writeln!(out, "  {way}");
     }
     let _ = writeln!(out, "\nno errors");
     out

@@ -17,7 +17,7 @@ pub enum Topic {
     Ports,
     /// Functions: packets, sessions, counters of rules and backends
     Functions,
-    /// Chains as drawn by `check`
+    /// Chains as drawn by `check`, and which way packets go
     Chains,
     /// Packets dropped, by place and reason
     Drops,
@@ -110,6 +110,9 @@ fn chains(out: &mut String, report: &Report) {
     );
     for chain in &report.chains {
         let _ = writeln!(out, "  {:12} {}", chain.name, chain.elements.join(" -- "));
+    }
+    for way in &report.ways {
+        let _ = writeln!(out, "  {way}");
     }
     out.push('\n');
 }

@@ -9,6 +9,7 @@ use chainplane_vhost::net::{feature, protocol_feature};
 use serde::{Deserialize, Serialize};
 
 use crate::instance::Instance;
+use crate::plan;
 
 /// Values by name. Counters that are 0 are there as well, so that scripts find them.
 pub type Values = BTreeMap<String, u64>;
@@ -29,6 +30,8 @@ pub struct Report {
     pub functions: Vec<FunctionReport>,
     /// Chains, in the file's order.
     pub chains: Vec<ChainReport>,
+    /// Which way packets go, and why, in a line for all ports of which that is the same.
+    pub ways: Vec<String>,
 }
 
 /// A worker.
@@ -212,6 +215,7 @@ impl Report {
                     elements: model.words(path),
                 })
                 .collect(),
+            ways: plan::explain(model, instance.ways()),
         }
     }
 }

@@ -13,7 +13,7 @@ use chainplane_dataplane::stats::Snapshot;
 use chainplane_dataplane::worker::{Idle, SessionPage, WakeHandle, Worker, WorkerConfig};
 use chainplane_vhost::backend::{Device, DeviceStatus};
 
-use crate::plan::{Plan, PlanError, WorkerPlan};
+use crate::plan::{Plan, PlanError, Way, WorkerPlan};
 use crate::spec::file;
 use crate::spec::model::Model;
 
@@ -80,6 +80,7 @@ pub struct Running {
 /// A running configuration. Dropping it stops everything.
 pub struct Instance {
     model: Model,
+    ways: Vec<Option<Way>>,
     running: Vec<Running>,
     devices: Vec<(usize, Device)>,
     seats: Vec<GuestSeat>,
@@ -96,6 +97,7 @@ impl Instance {
         let plan = Plan::new(&model).map_err(StartError::Plan)?;
         let sockets = tempfile::tempdir().map_err(StartError::Directory)?;
         let mut instance = Self {
+            ways: plan.ways(&model),
             model,
             running: Vec::new(),
             devices: Vec::new(),
@@ -144,6 +146,11 @@ impl Instance {
     /// The configuration that runs.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// Which way each port's packets go; `None` for a port in no chain.
+    pub fn ways(&self) -> &[Option<Way>] {
+        &self.ways
     }
 
     /// Embedded guests, whose front ends are to be started by whoever started the instance.

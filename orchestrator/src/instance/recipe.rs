@@ -10,7 +10,7 @@ use chainplane_dataplane::objects::Objects;
 use chainplane_dataplane::packet::{HugePages, Pool, PoolConfig};
 
 use super::open::PortMaker;
-use crate::plan::WorkerPlan;
+use crate::plan::{PlannedPort, Way, WorkerPlan};
 use crate::spec::file;
 use crate::spec::model::Model;
 
@@ -28,7 +28,7 @@ pub(super) struct Recipe {
 
 impl Recipe {
     pub(super) fn new(model: &Model, plan: WorkerPlan) -> Self {
-        let name = |port: &crate::plan::PlannedPort| model.ports[port.index].name.clone();
+        let name = |port: &PlannedPort| model.ports[port.index].name.clone();
         Self {
             port_names: plan.ports.iter().map(name).collect(),
             function_names: plan
@@ -65,15 +65,20 @@ impl Recipe {
                 })
             })
             .collect();
-        let table = (self.flows > 0 && !functions.is_empty())
+        let by_records = |port: &PlannedPort| matches!(port.way, Way::Records(_));
+        let table = (self.flows > 0 && self.plan.ports.iter().any(by_records))
             .then(|| FlowTable::new(self.flows, std::array::from_fn(|_| seeds.next())));
         let mut engine = Engine::new(Pool::new(self.pool)?, objects, table);
         let planned = self.plan.functions.into_iter().zip(functions);
         for ((planned, function), name) in planned.zip(&self.function_names) {
             engine.add_function(name, function, planned.interfaces);
         }
-        for ((planned, maker), name) in self.plan.ports.iter().zip(makers).zip(&self.port_names) {
+        let ports = self.plan.ports.iter().zip(makers).zip(&self.port_names);
+        for (index, ((planned, maker), name)) in ports.enumerate() {
             engine.add_port(name, maker(), planned.link);
+            if planned.way == Way::Functions {
+                engine.go_without_records(index);
+            }
         }
         Ok(engine)
     }

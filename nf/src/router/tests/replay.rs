@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::fixture::*;
 
 #[derive(Clone, Debug)]
-enum Op {
+pub enum Op {
     /// A packet from the host on A or B to one of a few addresses.
     Packet {
         port: usize,
@@ -39,7 +39,7 @@ enum Op {
     },
 }
 
-const DESTINATIONS: [&str; 10] = [
+const DESTINATIONS: [&str; 14] = [
     "10.0.1.2",
     "10.0.2.2",
     "10.0.2.3",
@@ -50,9 +50,13 @@ const DESTINATIONS: [&str; 10] = [
     "127.0.0.1",
     "224.0.0.1",
     "192.0.2.7",
+    "fd00:2::2",
+    "fd00:1::1",
+    "fd00:9::1",
+    "ff02::1",
 ];
 
-fn op() -> impl Strategy<Value = Op> {
+pub fn op() -> impl Strategy<Value = Op> {
     let dst = 0..DESTINATIONS.len();
     let ttl = prop_oneof![5 => Just(64u8), 1 => 0u8..3];
     let len = prop_oneof![5 => Just(100usize), 1 => 1370..1375usize];
@@ -66,10 +70,10 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Applies an operation and returns everything that came out.
-fn apply(net: &mut Net, op: &Op) -> Vec<(usize, Vec<u8>)> {
+/// The frame of an operation that has one, and the port that it comes in by.
+pub fn frame(op: &Op) -> Option<(usize, Vec<u8>)> {
     let from = |port: usize, dst: usize| Udp::from(port, DESTINATIONS[dst]);
-    match *op {
+    let frame = match *op {
         Op::Packet {
             port,
             dst,
@@ -89,12 +93,15 @@ fn apply(net: &mut Net, op: &Op) -> Vec<(usize, Vec<u8>)> {
                 mac_dst: if other_mac { HOST[C] } else { packet.mac_dst },
                 ..packet
             };
-            net.send(
-                port,
-                &patched(packet.frame(), 20, &[if df { 0x40 } else { 0 }, 0]),
-            )
+            let frame = packet.frame();
+            let frame = if packet.dst.is_ipv4() {
+                patched(frame, 20, &[if df { 0x40 } else { 0 }, 0])
+            } else {
+                frame
+            };
+            (port, frame)
         }
-        Op::Echo { port, dst } => net.send(port, &from(port, dst).echo()),
+        Op::Echo { port, dst } => (port, from(port, dst).echo()),
         Op::Tagged { port, dst, flow } => {
             let packet = Udp {
                 ports: (flow, 9),
@@ -103,13 +110,24 @@ fn apply(net: &mut Net, op: &Op) -> Vec<(usize, Vec<u8>)> {
             };
             let mut frame = packet.frame();
             frame.splice(12..12, [0x81, 0, 0, 0]);
-            net.send(port, &frame)
+            (port, frame)
         }
         Op::Moves { port, mac } => {
             let mac = Mac([2, 0, 0, 9, port as u8, mac]);
             let own = v4(10, 0, port as u8 + 1, 2);
-            net.send(port, &arp_request(mac, own, own))
+            (port, arp_request(mac, own, own))
         }
+        Op::Wait { .. } => return None,
+    };
+    Some(frame)
+}
+
+/// Applies an operation and returns everything that came out.
+pub fn apply(net: &mut Net, op: &Op) -> Vec<(usize, Vec<u8>)> {
+    if let Some((port, frame)) = frame(op) {
+        return net.send(port, &frame);
+    }
+    match *op {
         Op::Wait { seconds, answer } => {
             let mut out = Vec::new();
             for _ in 0..seconds {
@@ -131,6 +149,7 @@ fn apply(net: &mut Net, op: &Op) -> Vec<(usize, Vec<u8>)> {
             }
             out
         }
+        _ => Vec::new(),
     }
 }
 
