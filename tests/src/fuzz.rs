@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 
 use chainplane_dataplane::engine::Hop;
-use chainplane_dataplane::flow::{key_of, parse_common, parse_general};
+use chainplane_dataplane::flow::{key_of, parse_common, parse_general, parse_plain};
 use chainplane_dataplane::offload::from_header;
 use chainplane_dataplane::packet::{
     Gso, HugePages, Offload, Packet, Pool, PoolConfig, parse, protocol,
@@ -13,17 +13,22 @@ use chainplane_dataplane::packet::{
 use chainplane_dataplane::sim::{Frame, Sim};
 use chainplane_vhost::net::NetHeader;
 
-/// Takes `bytes` as a frame. Both parsers must see the same; a frame that is accepted must bear all that functions do
-/// to it, and be as sound afterwards as before.
+/// Takes `bytes` as a frame. All parsers must see the same; a frame that is accepted must bear all that functions do to
+/// it, and be as sound afterwards as before.
 pub fn parser(bytes: &[u8]) {
-    let mut quick = None;
-    with_packet(bytes, |packet| {
-        quick = parse_common(packet, 1).map(|parsed| (Ok(parsed), *packet.layers(), packet.len()));
-    });
+    let mut quick = [None; 2];
+    for (parse, quick) in [parse_plain, parse_common].into_iter().zip(&mut quick) {
+        with_packet(bytes, |packet| {
+            let parsed = parse(packet, 1);
+            *quick = parsed.map(|parsed| (Ok(parsed), *packet.layers(), packet.len()));
+        });
+    }
     with_packet(bytes, |packet| {
         let parsed = parse_general(packet, 1);
         let general = (parsed, *packet.layers(), packet.len());
-        assert_eq!(quick.unwrap_or(general), general);
+        for quick in quick {
+            assert_eq!(quick.unwrap_or(general), general);
+        }
         if parsed.is_ok() {
             accepted(packet);
         }

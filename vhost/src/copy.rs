@@ -38,6 +38,30 @@ mod moves {
         }
     }
 
+    /// Copies 64 bytes.
+    ///
+    /// # Safety
+    /// 64 bytes at `src` are readable, and as many at `dst` are writable.
+    #[inline(always)]
+    pub unsafe fn copy64(src: *const u8, dst: *mut u8) {
+        // SAFETY: the caller promises the bytes; the moves need no alignment.
+        unsafe {
+            asm!(
+                "movdqu {a}, [{s}]",
+                "movdqu {b}, [{s} + 16]",
+                "movdqu {c}, [{s} + 32]",
+                "movdqu {e}, [{s} + 48]",
+                "movdqu [{d}], {a}",
+                "movdqu [{d} + 16], {b}",
+                "movdqu [{d} + 32], {c}",
+                "movdqu [{d} + 48], {e}",
+                s = in(reg) src, d = in(reg) dst,
+                a = out(xmm_reg) _, b = out(xmm_reg) _, c = out(xmm_reg) _, e = out(xmm_reg) _,
+                options(nostack, preserves_flags)
+            );
+        }
+    }
+
     macro_rules! scalar {
         ($load:ident, $store:ident, $type:ty, $register:ident, $in:literal, $out:literal) => {
             /// # Safety
@@ -179,6 +203,17 @@ mod moves {
     scalar!(load4, store4, u32);
     scalar!(load1, store1, u8);
 
+    /// Copies 64 bytes.
+    ///
+    /// # Safety
+    /// 64 bytes at `src` are readable, and as many at `dst` are writable.
+    pub unsafe fn copy64(src: *const u8, dst: *mut u8) {
+        for at in [0, 16, 32, 48] {
+            // SAFETY: within the bytes that the caller promises.
+            unsafe { store16(dst.add(at), load16(src.add(at))) };
+        }
+    }
+
     /// # Safety
     /// `src` is readable and `dst` writable for `len` bytes, and they do not overlap.
     pub unsafe fn long(src: *const u8, dst: *mut u8, len: usize) {
@@ -212,7 +247,7 @@ pub(crate) use moves::{load4, load8, prefetch_read, prefetch_write, store4, stor
 /// guest memory (a guest that aliases its own regions); what is copied is then unspecified.
 #[inline(always)]
 pub(crate) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
-    use moves::{load1, load16, long, store1, store16};
+    use moves::{copy64, load1, load16, long, store1, store16};
     if len > INLINE {
         // SAFETY: the caller's promise; `len` is at least 64.
         return unsafe { long(src, dst, len) };
@@ -221,13 +256,9 @@ pub(crate) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
     // and those from the back all lie within `len` bytes of both sides.
     unsafe {
         if len >= 64 {
-            for at in [0, 16, 32, 48] {
-                store16(dst.add(at), load16(src.add(at)));
-            }
-            for back in [64, 48, 32, 16] {
-                if len > 48 + back {
-                    store16(dst.add(len - back), load16(src.add(len - back)));
-                }
+            copy64(src, dst);
+            if len > 64 {
+                copy64(src.add(len - 64), dst.add(len - 64));
             }
         } else if len >= 32 {
             let (a, b) = (load16(src), load16(src.add(16)));

@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 
 use super::{Engine, EngineCounter};
-use crate::flow::{End, FlowKey, Parsed, Record, Stale, parse_common, parse_general};
+use crate::flow::{End, FlowKey, Parsed, Record, Stale, parse_common, parse_general, parse_plain};
 use crate::offload;
 use crate::packet::{BURST, Batch, Packet};
 use crate::port::PortDrop;
@@ -44,8 +44,8 @@ impl Engine {
     #[inline(never)]
     fn classify(&self, ingress: u16, batch: &mut Batch, classes: &mut ArrayVec<Class, BURST>) {
         for packet in batch {
-            let Some(parsed) = parse_common(packet, ingress) else {
-                classes.push(self.classify_general(ingress, packet));
+            let Some(parsed) = parse_plain(packet, ingress) else {
+                classes.push(self.classify_other(ingress, packet));
                 continue;
             };
             // Keys are made where they stay: a copy of each would cost as much as its hash.
@@ -61,10 +61,14 @@ impl Engine {
         }
     }
 
-    /// The same for one packet that is not as most are.
-    #[cold]
-    fn classify_general(&self, ingress: u16, packet: &mut Packet) -> Class {
-        match (parse_general(packet, ingress), &self.flows) {
+    /// The same for a packet that is not as plain as most.
+    #[inline(never)]
+    fn classify_other(&self, ingress: u16, packet: &mut Packet) -> Class {
+        let parsed = match parse_common(packet, ingress) {
+            Some(parsed) => Ok(parsed),
+            None => parse_general(packet, ingress),
+        };
+        match (parsed, &self.flows) {
             (Err(malformed), _) => Class::Refused(malformed.into()),
             (Ok(_), _) if offload::check(packet).is_err() => Class::Refused(PortDrop::BadOffload),
             (Ok(Parsed::Keyed(key)), Some(flows)) => {

@@ -2,7 +2,9 @@
 
 use core::net::IpAddr;
 
-use crate::packet::{Common, Layers, Malformed, Packet, common, parse, protocol, tcp_flag};
+use crate::packet::{
+    Common, Layers, Malformed, Packet, common, parse, plain_ipv4, protocol, tcp_flag,
+};
 
 /// A packet with any of these changes what stages know, and is left to them.
 const BY_STAGES: u8 = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST;
@@ -137,17 +139,31 @@ pub enum Parsed {
 }
 
 /// Parses a packet that came in by port `ingress`, as [`parse`] does, and tells its key, as [`key_of`] does, in one go;
-/// `None`, and nothing done, if it is not what most packets are.
+/// `None`, and nothing done, if it is not TCP or UDP in plain IPv4, without a VLAN tag.
+#[inline(always)]
+pub fn parse_plain(packet: &mut Packet, ingress: u16) -> Option<Parsed> {
+    let found = plain_ipv4(packet.head(), packet.len())?;
+    Some(note(packet, &found, ingress))
+}
+
+/// The same; `None` if it is not what most packets are.
 #[inline(always)]
 pub fn parse_common(packet: &mut Packet, ingress: u16) -> Option<Parsed> {
     let found = common(packet.head(), packet.len())?;
-    packet.truncate(found.end);
+    Some(note(packet, &found, ingress))
+}
+
+#[inline(always)]
+fn note(packet: &mut Packet, found: &Common, ingress: u16) -> Parsed {
+    if found.end < packet.len() {
+        packet.truncate(found.end);
+    }
     *packet.layers_mut() = found.layers;
-    Some(if found.tcp_flags & BY_STAGES == 0 {
-        Parsed::Keyed(FlowKey::of(&found, ingress))
+    if found.tcp_flags & BY_STAGES == 0 {
+        Parsed::Keyed(FlowKey::of(found, ingress))
     } else {
         Parsed::Unkeyed
-    })
+    }
 }
 
 /// The same of any packet, in two steps.

@@ -14,7 +14,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use key::{FlowKey, Parsed, key_of, parse_common, parse_general};
+pub use key::{FlowKey, Parsed, key_of, parse_common, parse_general, parse_plain};
 pub use paths::{End, PathReader, Paths, Step};
 pub use record::{Record, Replay, Stale};
 pub use recorder::Recorder;

@@ -8,7 +8,7 @@ mod common;
 use super::checksum::checksum;
 use super::{Gso, Packet, ethertype, protocol};
 
-pub(crate) use common::{Common, common};
+pub(crate) use common::{Common, common, plain_ipv4};
 
 /// What a packet was found to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

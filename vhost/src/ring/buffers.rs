@@ -29,21 +29,22 @@ impl Segment {
     };
 }
 
-/// One descriptor chain after parsing.
+/// One descriptor chain after parsing. What is the same for all that are one buffer is at the end, and written at once.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub(crate) struct Chain {
     /// Its first piece, or an empty one: mostly the only one, and then all that is looked at.
     pub(crate) piece: Segment,
+    /// Bytes of all its pieces; what is of use to the queue's direction, once a burst is open.
+    pub(crate) total: u32,
     /// What the used entry names: the index of its first descriptor, or its buffer id.
     pub(crate) head: u16,
+    /// Where its pieces start in the burst's list.
+    pub(crate) first: u16,
     /// Descriptors that it takes in a packed ring; entries in a split one.
     pub(crate) slots: u16,
     /// Number of its pieces in the burst's list.
     pub(crate) count: u16,
-    /// Where its pieces start in the burst's list.
-    pub(crate) first: u16,
-    /// Bytes of all its pieces; what is of use to the queue's direction, once a burst is open.
-    pub(crate) total: u32,
     /// Bytes that we wrote into it, for the used entry.
     pub(crate) written: u32,
 }

@@ -32,8 +32,19 @@ struct Network {
     dst: [u64; 2],
 }
 
-/// What the frame of `len` bytes is that begins with these, all of it or all of its headers; `None` for whatever is not as
-/// most are, malformed packets among it.
+/// What an untagged IPv4 frame of `len` bytes is that begins with these, all of it or all of its headers; `None` for
+/// whatever is not as most are, malformed packets among it.
+#[inline(always)]
+pub(crate) fn plain_ipv4(head: &[u8], len: usize) -> Option<Common> {
+    let headers: &[u8; 42] = head.first_chunk()?;
+    if headers[12..14] != ethertype::IPV4.to_be_bytes() {
+        return None;
+    }
+    let network = ipv4(headers[14..].first_chunk()?)?;
+    finish(&head[14..], len, (14, 0, ethertype::IPV4), &network)
+}
+
+/// The same of any frame; knows more kinds, and takes longer.
 #[inline(always)]
 pub(crate) fn common(head: &[u8], len: usize) -> Option<Common> {
     let outer = u16::from_be_bytes(head.get(12..14)?.try_into().ok()?);
@@ -51,6 +62,17 @@ pub(crate) fn common(head: &[u8], len: usize) -> Option<Common> {
         ethertype::IPV6 => ipv6(ip.first_chunk()?)?,
         _ => return None,
     };
+    finish(ip, len, (l3, vlan, ethertype), &network)
+}
+
+/// Looks at what is behind the network header; `ip` is the frame from there on.
+#[inline(always)]
+fn finish(
+    ip: &[u8],
+    len: usize,
+    (l3, vlan, ethertype): (usize, u16, u16),
+    network: &Network,
+) -> Option<Common> {
     let end = l3 + network.total;
     // The general parser refuses some of those that are longer than an offset can tell.
     if end > len || end > u16::MAX as usize {
