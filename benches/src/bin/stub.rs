@@ -1,7 +1,8 @@
 //! Drives any vhost-user back end that has two ports: two guests whose driver does as little as can be.
 //!
 //! `stub SOCKET_A SOCKET_B [IDLE_SOCKET …] [--case CASE] [--seconds N] [--core N] [--server] [--kvm]` opens the case's flows,
-//! sends for so long, and prints one line `mpps=… gbps=… lost=… empty=…`. To the idle sockets guests are attached that send
+//! prints `open`, sends for
+//! a second and for as long as is measured, and prints one line `mpps=… gbps=… lost=… empty=…`. To the idle sockets guests are attached that send
 //! nothing. With `--server` it listens, and the back end connects. With `--kvm` the driver runs inside a KVM guest that
 //! has both ports; it rewrites and reads every buffer.
 
@@ -34,18 +35,19 @@ fn parse() -> Option<Arguments> {
         core: None,
         kvm: false,
     };
-    let mut words = std::env::args().skip(1);
+    let (mut words, mut role) = (std::env::args().skip(1), Role::Client);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--case" => parsed.case = Case::find(&words.next()?)?,
             "--seconds" => parsed.seconds = words.next()?.parse().ok()?,
             "--core" => parsed.core = Some(words.next()?.parse().ok()?),
             "--kvm" => parsed.kvm = true,
-            "--server" => parsed.case.settings.role = Role::Server,
+            "--server" => role = Role::Server,
             other if !other.starts_with('-') => parsed.sockets.push(other.into()),
             _ => return None,
         }
     }
+    parsed.case.settings.role = role;
     // The guest under KVM checks what it receives against what was sent, in split rings with buffers of one size, and
     // connects.
     let Case { size, settings, .. } = parsed.case;
@@ -93,6 +95,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         &arguments.case.traffic(),
         arguments.case.settings,
     )?;
+    // Whoever reads the back end's counters can leave out what opening took.
+    println!("open");
     drive(&mut guests, Duration::from_secs(1));
     let start = Instant::now();
     let progress = drive(&mut guests, Duration::from_secs(arguments.seconds));
