@@ -115,7 +115,8 @@ pub trait Function {
     ) {
     }
 
-    /// Does a bounded piece of whatever time makes necessary. Called by a poll every 64 µs or so.
+    /// Does a bounded piece of whatever time makes necessary, less than 20 µs' worth. Called every 64 µs or so, for one
+    /// function in a poll.
     fn tick(&mut self, _cx: &mut Context<'_>) {}
 
     /// How many named counters, numbered from 0, it counts by [`Context::count_slot`] (rules, backends), with a
@@ -129,8 +130,8 @@ pub trait Function {
         0
     }
 
-    /// Appends sessions to `out` until its capacity is reached, from `cursor` on, and returns where to go on; `None`
-    /// at the end. Never grows `out` beyond its capacity.
+    /// Appends sessions to `out`, from `cursor` on, until its capacity is reached or a bounded part of the table was
+    /// looked at, and returns where to go on; `None` at the end. Never grows `out` beyond its capacity.
     fn sessions(
         &self,
         _now: Time,

@@ -46,7 +46,7 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 /// Commands waiting at most; whoever sends one more waits.
 const MAILBOX: usize = 16;
 /// Sessions that are told between two polls: some microseconds of writing text.
-const TOLD_AT_ONCE: usize = 8;
+pub const TOLD_AT_ONCE: usize = 8;
 
 /// How a worker's thread is to run.
 #[derive(Clone, Debug)]
@@ -301,7 +301,7 @@ impl Loop {
                 std::hint::spin_loop();
                 continue;
             }
-            if self.mail.waiting.load(Ordering::Relaxed) {
+            if self.mail.waiting.load(Ordering::Relaxed) || self.engine.has_turns() {
                 continue;
             }
             // Woken for nothing, it sleeps again at once.

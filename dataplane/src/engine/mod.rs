@@ -31,7 +31,7 @@ use crate::worker::WakeHandle;
 
 /// Polls from one publication of the gauges to the next.
 const GAUGE_INTERVAL: u64 = 1024;
-/// From one tick of the functions to the next, at least. Polls that bring little are short, and sweeping a piece of every
+/// From one round of the functions' ticks to the next, at least. Polls that bring little are short, and sweeping a piece of every
 /// session table in each of them would be most of what a lightly loaded worker does, in front of every packet.
 const TICK_INTERVAL: Duration = Duration::from_micros(64);
 
@@ -120,7 +120,9 @@ pub struct Engine {
     /// Packets of the port in hand that ran the stages.
     staged: u32,
     /// When functions are next due for what time makes necessary.
-    next_tick: Time,
+    next_round: Time,
+    /// The functions, the last ones, whose turn is still to come in this round.
+    turns: usize,
     /// Ports with packets to send.
     waiting: Vec<u16>,
     /// Ports that lent frames in this poll.
@@ -147,7 +149,8 @@ impl Engine {
             batch: Batch::new(),
             rota: Rota::default(),
             staged: 0,
-            next_tick: Time::default(),
+            next_round: Time::default(),
+            turns: 0,
             waiting: Vec::new(),
             lenders: Vec::new(),
             changes: None,
@@ -207,9 +210,7 @@ impl Engine {
         self.sync_ports();
         self.rota.begin(now);
         let received = self.ask_ports(now);
-        if now >= self.next_tick {
-            self.tick_functions(now);
-        }
+        self.tick(now);
         self.flush_all(now);
         self.take_back();
         self.counters.add(EngineCounter::Polls as usize, 1);
@@ -226,11 +227,24 @@ impl Engine {
         received
     }
 
-    fn tick_functions(&mut self, now: Time) {
-        self.next_tick = now + TICK_INTERVAL;
-        for index in 0..self.functions.len() {
+    /// One function in a poll: what all of them have to do would be more than a packet should wait for.
+    #[inline]
+    fn tick(&mut self, now: Time) {
+        if !self.has_turns() && now >= self.next_round {
+            self.next_round = now + TICK_INTERVAL;
+            self.turns = self.functions.len();
+        }
+        if self.has_turns() {
+            let index = self.functions.len() - self.turns;
+            self.turns -= 1;
             self.with_function(index, now, |function, cx| function.tick(cx));
             self.drain_emitted(now);
         }
+    }
+
+    /// Whether functions are still to have their turn in a round that has begun.
+    #[inline]
+    pub(crate) fn has_turns(&self) -> bool {
+        self.turns > 0
     }
 }

@@ -35,7 +35,9 @@ impl Engine {
         }
     }
 
-    pub(crate) fn sessions(
+    /// A few sessions of a function from `cursor` on, until `out` is full or a part of the table was looked at, and where
+    /// to go on; see [`crate::function::Function::sessions`].
+    pub fn sessions(
         &self,
         function: usize,
         now: Time,

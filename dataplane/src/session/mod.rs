@@ -57,6 +57,8 @@ pub enum InsertError {
     Exists,
 }
 
+/// Slots that are looked at in one go for sessions to list.
+const LISTED: usize = 512;
 /// The most sessions of a table.
 const MOST: usize = 1 << 24;
 
@@ -193,9 +195,9 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
                 self.index.insert(hash, cell);
             }
         }
-        self.sweep.made();
         let id = SessionId::new(slot);
         objects.touch(self.object(id), now, timeout);
+        self.keep_up(objects, now);
         Ok(id)
     }
 
@@ -290,19 +292,26 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
         self.len == 0
     }
 
-    /// The live sessions of slots from `cursor` on, with where each slot is.
+    /// The live sessions of the slots from `cursor` on that are looked at in one go, with where each slot is.
     pub fn iter_from<'a>(
         &'a self,
         cursor: usize,
         objects: &'a Objects,
         now: Time,
     ) -> impl Iterator<Item = (usize, SessionId, [K; KEYS], &'a V)> {
-        (cursor..self.entries.len()).filter_map(move |slot| {
+        let end = self.entries.len().min(cursor.saturating_add(LISTED));
+        (cursor..end).filter_map(move |slot| {
             let id = SessionId::new(slot as u32);
             let (keys, value) = (self.keys(id)?, self.get(id)?);
             objects
                 .is_alive(self.object(id), now)
                 .then_some((slot, id, keys, value))
         })
+    }
+
+    /// Where to go on after what [`SessionTable::iter_from`] gives; `None` at the end.
+    pub fn after(&self, cursor: usize) -> Option<usize> {
+        let next = cursor.saturating_add(LISTED);
+        (next < self.entries.len()).then_some(next)
     }
 }

@@ -1,8 +1,9 @@
 //! Frees the slots of dead sessions, a bounded piece at a time.
 //!
-//! A hand goes round over the slots. How many it passes depends on how many sessions were made since it last moved, and
-//! on how full the table is: with half of the table free a dead slot may wait for a while, with next to none free it is
-//! needed. A vacant slot's object never dies, so only the objects are read of what is not to be freed.
+//! A hand goes round over the slots: a little at every tick, and a little whenever some sessions were made, so that dead
+//! ones go as fast as others come, and never many at once. How far it goes depends on how full the table is: with half of
+//! it free a dead slot may wait for a while, with next to none free it is needed. A vacant slot's object never dies, so
+//! only the objects are read of what is not to be freed.
 
 use arrayvec::ArrayVec;
 
@@ -10,32 +11,24 @@ use super::{Entry, Key, SessionId, SessionTable, VACANT};
 use crate::objects::Objects;
 use crate::time::Time;
 
-/// Slots that a tick looks at when nothing was made since the last.
-const IDLE_LOOKS: usize = 64;
-/// Slots that a tick looks at, at most: some microseconds.
-const MOST_LOOKS: usize = 2048;
-/// Sessions that a tick ends at most, each of which takes some lines that are far away: less than 20 µs.
-const MOST_ENDED: usize = 128;
-/// Slots that insertions into a full table may look at between two ticks.
+/// Slots that a tick looks at. To end a session takes some lines that are far away; so many take less than 20 µs.
+pub(super) const LOOKS: usize = 64;
+/// Sessions made after which the hand moves on; it may end twice as many.
+pub(super) const MADE: usize = TOGETHER;
+/// Slots that insertions into a full table may look at in one poll.
 const LOOKS_WHEN_FULL: usize = 2048;
 /// Sessions ended in one go, so that what they need is fetched at once.
-const TOGETHER: usize = 16;
+pub(super) const TOGETHER: usize = 16;
 
 /// Where the hand is, and what it may do.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     hand: usize,
-    /// Sessions made since the last tick.
+    /// Sessions made since it last moved because of that.
     made: usize,
-    /// Looks that insertions into a full table have taken since the last tick.
+    /// Looks that insertions into a full table have taken in the poll of this time.
     taken: usize,
-}
-
-impl Sweep {
-    #[inline]
-    pub fn made(&mut self) {
-        self.made += 1;
-    }
+    now: Time,
 }
 
 impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
@@ -52,22 +45,35 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
         over: impl Fn(&V) -> bool,
         gone: impl FnMut([K; KEYS], V),
     ) {
-        let made = std::mem::take(&mut self.sweep.made);
         self.sweep.taken = 0;
+        self.pass(LOOKS, LOOKS, objects, now, over, gone);
+    }
+
+    /// Notes that a session was made, and makes up for some of them.
+    #[inline]
+    pub(super) fn keep_up(&mut self, objects: &mut Objects, now: Time) {
+        self.sweep.made += 1;
+        if self.sweep.made < MADE {
+            return;
+        }
+        self.sweep.made = 0;
         // Of eight slots, so many are free.
-        let free = (self.entries.capacity() - self.len) * 8 / self.entries.capacity();
+        let capacity = self.entries.capacity();
+        let free = (capacity - self.len) * 8 / capacity;
         let each = match free {
             0 => 64,
             1 => 16,
             2 | 3 => 8,
             _ => 4,
         };
-        let looks = (IDLE_LOOKS + made * each).min(MOST_LOOKS);
-        self.pass(looks, MOST_ENDED, objects, now, over, gone);
+        self.pass(MADE * each, 2 * MADE, objects, now, |_| false, |_, _| {});
     }
 
-    /// Looks for dead sessions in a full table, for as long as this tick's insertions may.
+    /// Looks for dead sessions in a full table, for as long as this poll's insertions may.
     pub(super) fn make_room(&mut self, objects: &mut Objects, now: Time) {
+        if self.sweep.now != now {
+            (self.sweep.now, self.sweep.taken) = (now, 0);
+        }
         let looks = LOOKS_WHEN_FULL - self.sweep.taken;
         let passed = self.pass(looks, TOGETHER, objects, now, |_| false, |_, _| {});
         self.sweep.taken += passed;

@@ -228,6 +228,41 @@ fn the_last_dead_slot_is_found() {
     }
 }
 
+/// However many sessions die at once, no tick and no insertion ends more than a few, and none looks at more than a part
+/// of the table to list what is there.
+#[test]
+fn a_million_dead_sessions_are_nobodys_burden() {
+    const SLOTS: u32 = 1 << 20;
+    let mut objects = Objects::default();
+    let mut table = SessionTable::new(SLOTS as usize, 1, &mut objects);
+    for key in 0..SLOTS {
+        assert!(open(&mut table, key, &mut objects, after(0)));
+    }
+    let later = after(5000);
+    let mut ticks = 0;
+    while table.len() > SLOTS as usize / 2 {
+        let (before, mut ended) = (table.len(), 0);
+        table.sweep(&mut objects, later, |_, ()| ended += 1);
+        assert_eq!(before - table.len(), ended);
+        assert!(ended <= sweep::LOOKS);
+        ticks += 1;
+    }
+    assert_eq!(ticks, SLOTS as usize / 2 / sweep::LOOKS);
+    for key in 0..1000 {
+        let before = table.len() + 1;
+        assert!(open(&mut table, SLOTS + key, &mut objects, later));
+        assert!(before - table.len() <= 2 * sweep::MADE + sweep::TOGETHER);
+    }
+    let (mut cursor, mut listed, mut pieces) = (Some(0), 0, 0);
+    while let Some(at) = cursor {
+        listed += table.iter_from(at, &objects, later).count();
+        cursor = table.after(at);
+        assert!(cursor.is_none_or(|next| next - at == LISTED));
+        pieces += 1;
+    }
+    assert_eq!((listed, pieces), (1000, SLOTS as usize / LISTED));
+}
+
 /// What a session takes, beside its object: growth should be noticed.
 #[test]
 fn size_is_watched() {

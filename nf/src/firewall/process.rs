@@ -144,7 +144,7 @@ impl Function for Firewall {
                 idle_ms: (u64::from(idle) << 20) / 1_000_000,
             });
         }
-        None
+        self.sessions.after(cursor)
     }
 }
 

@@ -419,6 +419,6 @@ impl Function for Balancer {
                 idle_ms: (u64::from(ticks) << 20) / 1_000_000,
             });
         }
-        None
+        self.sessions.after(cursor)
     }
 }

@@ -92,6 +92,7 @@ impl Blueprint for Plan {
             mac: self.mac,
             inside_mac: self.inside_mac,
             timeouts: self.timeouts,
+            sweeps_mappings: false,
         })
     }
 }
@@ -107,6 +108,8 @@ pub(super) struct Nat {
     pub mac: Mac,
     pub inside_mac: Mac,
     pub timeouts: TimeoutTicks,
+    /// Whose turn it is to be swept, in every other tick.
+    pub sweeps_mappings: bool,
 }
 
 impl Function for Nat {
@@ -149,8 +152,12 @@ impl Function for Nat {
 
     fn tick(&mut self, cx: &mut Context<'_>) {
         let now = cx.now();
-        self.sessions.sweep(cx.objects(), now, |_, _| {});
-        self.mappings.sweep(cx.objects(), now);
+        self.sweeps_mappings = !self.sweeps_mappings;
+        if self.sweeps_mappings {
+            self.mappings.sweep(cx.objects(), now);
+        } else {
+            self.sessions.sweep(cx.objects(), now, |_, _| {});
+        }
     }
 
     fn session_count(&self) -> usize {
@@ -176,7 +183,7 @@ impl Function for Nat {
                 idle_ms: (u64::from(idle) << 20) / 1_000_000,
             });
         }
-        None
+        self.sessions.after(cursor)
     }
 }
 

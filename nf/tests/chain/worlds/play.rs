@@ -62,7 +62,14 @@ impl Play {
         let world = World::draw(seed);
         let mut dice = Dice::new(seed, u64::MAX - 1);
         let count = dice.between(2, 10);
-        let flows: Vec<_> = (0..count).map(|_| Flow::draw(&world, &mut dice)).collect();
+        let mut flows: Vec<Flow> = Vec::with_capacity(count);
+        while flows.len() < count {
+            let flow = match flows.last() {
+                Some(last) if dice.chance(35) => last.sibling(&world, &mut dice),
+                _ => Flow::draw(&world, &mut dice),
+            };
+            flows.push(flow);
+        }
         let story = tells.then(|| {
             let mut story = format!(
                 "world {seed}, {} records\n{:#?}\n",
@@ -108,10 +115,11 @@ impl Play {
     fn step(&mut self, step: u64) -> Result<(), String> {
         let mut dice = Dice::new(self.seed, unit(step, 0) << 1);
         self.pass(Duration::from_micros(dice.below(3000) as u64));
-        match dice.weighted(&[74, 10, 16]) {
+        match dice.weighted(&[73, 10, 2, 15]) {
             0 => self.burst(step, &mut dice),
             _ if self.skips(step, 0) => return Ok(()),
             1 => return self.open(step, &mut dice),
+            2 => return self.neglect(step, &mut dice),
             _ => self.event(step, &mut dice),
         }
         self.settle(step)
@@ -185,6 +193,22 @@ impl Play {
         let sent = flow.packet(&self.world, dice, Some(ACK));
         self.inject(step, 0, &sent);
         self.settle(step)
+    }
+
+    /// A host no longer answers for its address, for longer than routers believe in it, while packets go on.
+    fn neglect(&mut self, step: u64, dice: &mut Dice) -> Result<(), String> {
+        let host = dice.below(self.hosts.len());
+        self.hosts[host].answers = false;
+        tell!(self, "{step}: host {host} is silent");
+        let flow = self.flows[dice.below(self.flows.len())];
+        for seconds in [28, 4, 2, 2, 2, 1] {
+            self.pass(Duration::from_secs(seconds));
+            let sent = flow.packet(&self.world, dice, Some(ACK));
+            self.inject(step, 0, &sent);
+            self.settle(step)?;
+        }
+        self.hosts[host].answers = true;
+        Ok(())
     }
 
     fn event(&mut self, step: u64, dice: &mut Dice) {

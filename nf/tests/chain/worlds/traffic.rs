@@ -98,13 +98,32 @@ impl Flow {
         }
     }
 
+    /// From the same port to somebody else.
+    pub fn sibling(self, world: &World, dice: &mut Dice) -> Self {
+        let other = Self::draw(world, dice);
+        if other.port != self.port || other.dst.is_ipv6() != self.dst.is_ipv6() {
+            return other;
+        }
+        Self {
+            dst: other.dst,
+            ..self
+        }
+    }
+
     /// One packet of it.
     pub fn packet(&self, world: &World, dice: &mut Dice, flags: Option<u8>) -> Sent {
+        // The same identifier both ways at once.
+        let transport = match self.transport {
+            Transport::Echo { id, reply } if dice.chance(10) => {
+                Transport::Echo { id, reply: !reply }
+            }
+            transport => transport,
+        };
         let spec = Spec {
             macs: (world.hosts[self.host].mac, self.mac),
             src: self.src,
             dst: self.dst,
-            transport: self.transport,
+            transport,
             payload: 0,
             quirk: Quirk::None,
             salt: 0,
