@@ -14,7 +14,7 @@ declare -A contestants=(
   [64]='ours testpmd' [64-rewrite]='ours testpmd' [64-no-merge]='ours testpmd' [64-ring-256]='ours testpmd'
   [64-packed]='ours testpmd' [64-packed-rewrite]='ours testpmd' [1518]='ours testpmd' [1518-rewrite]='ours testpmd'
   [large]='ours testpmd' [large-rewrite]='ours testpmd' [64-idle-ports]='ours ours:64' [64-virtio-user]='ours testpmd'
-  [64-four-functions]='ours testpmd ovs-chain ours:64' [64-four-functions-10k]='ours testpmd ovs-chain'
+  [64-four-functions]='ours testpmd ovs-chain ours:64' [64-four-functions-10k]='ours testpmd'
   [64-packed-four-functions]='ours testpmd'
   [64-four-functions-1m]='ours ours:64-four-functions-spread ours:64-spread' [64-eight-functions]='ours ours:64-one-function'
   [1518-four-functions]='ours ours:1518 testpmd' [large-four-functions]='ours ours:large testpmd'
@@ -38,13 +38,20 @@ results=$(realpath "$results")
 cd "$(dirname "$0")/.."
 ghz=$(awk '/cpu MHz/{print $4 / 1000; exit}' /proc/cpuinfo)
 target=${CARGO_TARGET_DIR:-target}/release
-back=''
 
 start() { # LOG COMMAND…: as the back end; what is read from descriptor 9 never ends, which testpmd needs
-  setsid "${@:2}" <&9 > "$1" 2>&1 9<&- & back=$!
-  echo -20 > "/proc/$back/autogroup" 2>/dev/null || true
+  setsid "${@:2}" <&9 > "$1" 2>&1 9<&- & echo $! > "$work/pid"
+  echo -20 > "/proc/$!/autogroup" 2>/dev/null || true
 }
-stop() { if [ -n "$back" ]; then kill "$back" 2>/dev/null || true; wait "$back" 2>/dev/null || true; back=; fi; rm -f "$work"/*.sock; }
+stop() { # also what a trial left that was cut off
+  local pid
+  if pid=$(cat "$work/pid" 2>/dev/null); then
+    kill "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+    for _ in $(seq 100); do [ -d "/proc/$pid" ] || break; sleep 0.05; done
+  fi
+  rm -f "$work"/*.sock "$work/pid"
+}
 until_there() { for _ in $(seq 400); do [ -e "$1" ] && return; sleep 0.05; done; echo "no $1" >&2; return 1; }
 
 # A back end starts by `start_NAME CASE` in $work; `busy_NAME` prints the cycles that it was busy and the packets it took.
@@ -91,6 +98,7 @@ if [ -z "$table" ]; then
   work=$(mktemp -d)
   mkfifo "$work/input"; exec 9<>"$work/input"
   trap 'stop; rm -rf "$work"' EXIT
+  trap 'exit 130' INT TERM
   [ "$(cat /proc/sys/vm/nr_hugepages)" -ge 1024 ] || echo 1024 > /proc/sys/vm/nr_hugepages
   for round in $(seq "$rounds"); do
     for case in "${cases[@]}"; do
