@@ -150,7 +150,9 @@ impl InMemory {
             objects: &mut objects,
             seed: 1,
         });
-        let table = (by == By::Records).then(|| FlowTable::new(flows * 4, [1, 2, 3, 4]));
+        let table = (by == By::Records).then(|| {
+            FlowTable::new(flows * 4, &objects, [1, 2, 3, 4]).expect("memory for the flow table")
+        });
         let pool = Pool::new(PoolConfig::default()).expect("a pool");
         let mut engine = Engine::new(pool, objects, table);
         let links = [("a", 0), ("b", 1)].map(|(name, port)| (name.to_owned(), Hop::Port(port)));

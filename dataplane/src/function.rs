@@ -17,7 +17,7 @@
 //! time ([`Function::look_ahead`], [`Function::pass`]). What a function gives for a packet is the same either way.
 
 use crate::counters::{Counters, Info};
-use crate::flow::Recorder;
+use crate::flow::{Kind, Recorder};
 use crate::objects::{ObjectId, Objects};
 use crate::packet::{BURST, Mac, MacPair, Packet, Pool};
 use crate::time::Time;
@@ -361,11 +361,19 @@ impl Context<'_> {
         self.tally.counters.add(self.tally.first_slot() + slot, 1);
     }
 
-    /// The decision holds while this object is unchanged.
+    /// The decision holds while this object is unchanged, which it is for long, and many flows rest on it: an entry of a
+    /// table of neighbours or backends.
     #[inline]
     pub fn depend(&mut self, object: ObjectId) {
         let epoch = self.objects.epoch(object);
-        self.recorder.depend(object, epoch, false);
+        self.recorder.depend(object, epoch, Kind::Shared);
+    }
+
+    /// The decision holds while this object is unchanged, on which few flows rest; it and its like change often.
+    #[inline]
+    pub fn depend_narrowly(&mut self, object: ObjectId) {
+        let epoch = self.objects.epoch(object);
+        self.recorder.depend(object, epoch, Kind::Narrow);
     }
 
     /// The packet belongs to this session: keeps it alive, for `timeout` ticks more, now and at each replay.
@@ -373,7 +381,7 @@ impl Context<'_> {
     pub fn touch(&mut self, session: ObjectId, timeout: u32) {
         self.objects.touch(session, self.now, timeout);
         let epoch = self.objects.epoch(session);
-        self.recorder.depend(session, epoch, true);
+        self.recorder.depend(session, epoch, Kind::Session);
     }
 
     /// Only packets to this MAC address are treated so.

@@ -3,7 +3,13 @@
 //! A record names the objects it used and the epochs it saw. Whoever changes what an object stands for moves its
 //! epoch on, and every record that used it runs the stages again. A session is an object that also knows when it
 //! was last seen, so that a replayed packet keeps it alive without running the function that owns it.
+//!
+//! A replayed packet must not look at every object that its record used. So objects know who relies on them: a session
+//! its bundle of records, which go when it does; anything else that templates of records rely on it, which are looked at
+//! again after any such object has changed (`generation`). When a session was last seen is what it says itself, or its
+//! records, whichever is later. For this the flow table is here.
 
+use crate::flow::FlowTable;
 use crate::time::Time;
 
 /// An object of a worker's arena.
@@ -33,17 +39,71 @@ impl ObjectRange {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    epoch: u32,
-    last_seen: u32,
-    timeout: u32,
+/// Who relies on an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tie {
+    /// Nobody, or records that look at it for each packet.
+    None,
+    /// Templates of records.
+    Templates,
+    /// The records of this bundle.
+    Bundle(u32),
 }
 
-/// A worker's objects.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    pub epoch: u32,
+    pub last_seen: u32,
+    pub timeout: u32,
+    /// A [`Tie`] in four bytes.
+    tie: u32,
+}
+
+impl Slot {
+    const FRESH: Self = Self {
+        epoch: 0,
+        last_seen: 0,
+        timeout: NEVER,
+        tie: 0,
+    };
+
+    #[inline]
+    pub fn tie(&self) -> Tie {
+        match self.tie {
+            0 => Tie::None,
+            u32::MAX => Tie::Templates,
+            bundle => Tie::Bundle(bundle - 1),
+        }
+    }
+
+    #[inline]
+    pub fn set_tie(&mut self, tie: Tie) {
+        self.tie = match tie {
+            Tie::None => 0,
+            Tie::Templates => u32::MAX,
+            Tie::Bundle(bundle) => bundle + 1,
+        };
+    }
+
+    /// Whether a record that saw `epoch` may still rely on the object, as far as it knows itself.
+    #[inline]
+    pub fn holds(&self, epoch: u32, now: Time) -> bool {
+        self.epoch == epoch && !self.looks_dead(now)
+    }
+
+    #[inline]
+    fn looks_dead(&self, now: Time) -> bool {
+        self.timeout != NEVER && now.ticks().wrapping_sub(self.last_seen) > self.timeout
+    }
+}
+
+/// A worker's objects, and the flow records that rely on them.
+#[derive(Default)]
 pub struct Objects {
-    slots: Vec<Slot>,
+    pub(crate) slots: Vec<Slot>,
+    /// Moves on when an object changes that templates rely on.
+    pub(crate) generation: u64,
+    pub(crate) flows: Option<FlowTable>,
 }
 
 /// A timeout for objects that never expire by themselves.
@@ -53,17 +113,30 @@ impl Objects {
     /// Reserves `count` objects; only while a worker is built.
     pub fn reserve(&mut self, count: usize) -> ObjectRange {
         let first = self.slots.len() as u32;
-        self.slots.resize(
-            self.slots.len() + count,
-            Slot {
-                epoch: 0,
-                last_seen: 0,
-                timeout: NEVER,
-            },
-        );
+        self.slots.resize(self.slots.len() + count, Slot::FRESH);
         ObjectRange {
             first,
             count: count as u32,
+        }
+    }
+
+    /// Takes a flow table that was made for these objects, in the place of another one, of which what it knows of
+    /// sessions is kept.
+    pub(crate) fn adopt(&mut self, flows: Option<FlowTable>) {
+        for slot in &mut self.slots {
+            if let (Tie::Bundle(bundle), Some(flows)) = (slot.tie(), &self.flows) {
+                slot.last_seen = flows.last_used(bundle).fold(slot.last_seen, later);
+            }
+            slot.set_tie(Tie::None);
+        }
+        self.flows = flows;
+    }
+
+    /// Forgets a flow record.
+    #[inline(never)]
+    pub(crate) fn forget(&mut self, record: u32) {
+        if let Some(flows) = &mut self.flows {
+            flows.remove(record);
         }
     }
 
@@ -78,6 +151,19 @@ impl Objects {
     pub fn invalidate(&mut self, id: ObjectId) {
         let slot = &mut self.slots[id.0 as usize];
         slot.epoch = slot.epoch.wrapping_add(1);
+        match slot.tie() {
+            Tie::None => {}
+            Tie::Templates => {
+                slot.set_tie(Tie::None);
+                self.generation += 1;
+            }
+            Tie::Bundle(bundle) => {
+                slot.set_tie(Tie::None);
+                if let Some(flows) = &mut self.flows {
+                    flows.end_session(bundle);
+                }
+            }
+        }
     }
 
     /// Notes that the object was seen, and how long it lives when it is not seen again (in [`Time::ticks`]).
@@ -85,32 +171,53 @@ impl Objects {
     pub fn touch(&mut self, id: ObjectId, now: Time, timeout: u32) {
         let slot = &mut self.slots[id.0 as usize];
         slot.last_seen = now.ticks();
+        let sooner = timeout < slot.timeout;
         slot.timeout = timeout;
+        if let (true, Tie::Bundle(bundle), Some(flows)) = (sooner, slot.tie(), &mut self.flows) {
+            flows.limit(bundle, timeout);
+        }
     }
 
     /// Whether the object's timeout has not passed.
     #[inline]
     pub fn is_alive(&self, id: ObjectId, now: Time) -> bool {
         let slot = &self.slots[id.0 as usize];
-        slot.timeout == NEVER || now.ticks().wrapping_sub(slot.last_seen) <= slot.timeout
+        !slot.looks_dead(now) || self.idle_ticks(id, now) <= slot.timeout
     }
 
-    /// Whether a record that saw `epoch` may still rely on the object.
+    /// As [`Objects::is_alive`], and what its records knew of when it was last seen the object knows itself then. Whoever
+    /// looks at an object less often than its clock goes round does it this way.
     #[inline]
-    pub(crate) fn holds(&self, id: ObjectId, epoch: u32, now: Time) -> bool {
-        self.slots[id.0 as usize].epoch == epoch && self.is_alive(id, now)
-    }
-
-    /// What [`Objects::touch`] does, the timeout left as it is.
-    #[inline]
-    pub(crate) fn refresh(&mut self, id: ObjectId, now: Time) {
-        self.slots[id.0 as usize].last_seen = now.ticks();
+    pub fn settle(&mut self, id: ObjectId, now: Time) -> bool {
+        if !self.slots[id.0 as usize].looks_dead(now) {
+            return true;
+        }
+        let idle = self.idle_ticks(id, now);
+        let slot = &mut self.slots[id.0 as usize];
+        slot.last_seen = now.ticks().wrapping_sub(idle);
+        idle <= slot.timeout
     }
 
     /// Ticks since the object was last seen.
     #[inline]
     pub fn idle_ticks(&self, id: ObjectId, now: Time) -> u32 {
-        now.ticks()
-            .wrapping_sub(self.slots[id.0 as usize].last_seen)
+        let slot = &self.slots[id.0 as usize];
+        let idle = |seen: u32| now.ticks().wrapping_sub(seen);
+        match (slot.tie(), &self.flows) {
+            (Tie::Bundle(bundle), Some(flows)) => flows
+                .last_used(bundle)
+                .map(idle)
+                .fold(idle(slot.last_seen), u32::min),
+            _ => idle(slot.last_seen),
+        }
+    }
+}
+
+/// The later of two moments that are less than half a turn of the clock apart.
+fn later(one: u32, other: u32) -> u32 {
+    if other.wrapping_sub(one).cast_signed() > 0 {
+        other
+    } else {
+        one
     }
 }

@@ -76,7 +76,7 @@ impl Sim {
     /// stages. Functions are built with `seed`.
     ///
     /// # Panics
-    /// When there is no memory for the packet pool.
+    /// When there is no memory for the packet pool or the flow table.
     pub fn new(flows: Option<usize>, functions: &[SimFunction<'_>], seed: u64) -> Self {
         let config = PoolConfig {
             small: 1024,
@@ -94,7 +94,10 @@ impl Sim {
                 })
             })
             .collect();
-        let table = flows.map(|capacity| FlowTable::new(capacity, [seed, 1, 2, 3]));
+        let table = flows.map(|capacity| {
+            FlowTable::new(capacity, &objects, [seed, 1, 2, 3])
+                .expect("memory for a small flow table")
+        });
         let mut engine = Engine::new(pool, objects, table);
         for (function, built) in functions.iter().zip(built) {
             let interfaces = function

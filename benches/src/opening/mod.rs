@@ -246,7 +246,9 @@ fn engine(kind: Kind, size: Size) -> Engine {
         });
         built.push((*name, function));
     }
-    let table = (size.flows > 0).then(|| FlowTable::new(size.flows, [7, 1, 2, 3]));
+    let table = (size.flows > 0).then(|| {
+        FlowTable::new(size.flows, &objects, [7, 1, 2, 3]).expect("memory for the flow table")
+    });
     let mut engine = Engine::new(pool, objects, table);
     for (index, (name, function)) in built.into_iter().enumerate() {
         let index = index as u16;

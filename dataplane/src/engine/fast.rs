@@ -3,7 +3,9 @@
 use arrayvec::ArrayVec;
 
 use super::{Engine, EngineCounter};
-use crate::flow::{End, FlowKey, Parsed, Record, Stale, parse_common, parse_general, parse_plain};
+use crate::flow::{
+    Egress, End, FlowKey, Located, Parsed, Stale, parse_common, parse_general, parse_plain,
+};
 use crate::offload;
 use crate::packet::{BURST, Batch, Packet};
 use crate::port::PortDrop;
@@ -20,25 +22,28 @@ enum Class {
 }
 
 impl Engine {
-    /// Parses and looks up the whole batch first, so that the table's memory is near when it is used; then handles
-    /// the packets one after the other, in order.
+    /// Goes over the whole batch for each step, so that memory is near when it is used: parses, and asks for the buckets;
+    /// looks into these, and asks for the records; then handles the packets one after the other, in order, as one may
+    /// install the record that the next one needs.
     pub(super) fn forward(&mut self, ingress: u16, batch: &mut Batch, now: Time) {
         let mut classes = ArrayVec::new();
         self.classify(ingress, batch, &mut classes);
-        if let Some(flows) = &self.flows {
-            for class in &classes {
-                if let Class::Keyed(_, hash) = class {
-                    flows.prefetch_record(*hash);
+        let mut located = [Located::NOWHERE; BURST];
+        if let Some(flows) = &self.objects.flows {
+            for (located, class) in located.iter_mut().zip(&classes) {
+                if let Class::Keyed(key, hash) = class {
+                    *located = flows.locate(key, *hash);
                 }
             }
         }
-        for (packet, class) in batch.drain(..).zip(&classes) {
+        for (packet, (class, located)) in batch.drain(..).zip(classes.iter().zip(located)) {
             match class {
-                Class::Keyed(key, hash) => self.handle(ingress, packet, Some((key, *hash)), now),
-                Class::Unkeyed => self.handle(ingress, packet, None, now),
+                Class::Keyed(key, hash) => self.handle(ingress, packet, (key, *hash), located, now),
+                Class::Unkeyed => self.run_unkeyed(ingress, packet, now),
                 Class::Refused(reason) => self.ports[ingress as usize].tally.drop(*reason, 1),
             }
         }
+        self.count_replayed();
     }
 
     #[inline(never)]
@@ -51,7 +56,7 @@ impl Engine {
             // Keys are made where they stay: a copy of each would cost as much as its hash.
             if offload::check(packet).is_err() {
                 classes.push(Class::Refused(PortDrop::BadOffload));
-            } else if let (Parsed::Keyed(key), Some(flows)) = (parsed, &self.flows) {
+            } else if let (Parsed::Keyed(key), Some(flows)) = (parsed, &self.objects.flows) {
                 let hash = flows.hash(&key);
                 flows.prefetch(hash);
                 classes.push(Class::Keyed(key, hash));
@@ -68,7 +73,7 @@ impl Engine {
             Some(parsed) => Ok(parsed),
             None => parse_general(packet, ingress),
         };
-        match (parsed, &self.flows) {
+        match (parsed, &self.objects.flows) {
             (Err(malformed), _) => Class::Refused(malformed.into()),
             (Ok(_), _) if offload::check(packet).is_err() => Class::Refused(PortDrop::BadOffload),
             (Ok(Parsed::Keyed(key)), Some(flows)) => {
@@ -80,59 +85,73 @@ impl Engine {
         }
     }
 
-    #[inline]
-    fn handle(&mut self, ingress: u16, packet: Packet, key: Option<(&FlowKey, u64)>, now: Time) {
-        let Some((key, hash)) = key else {
-            self.counters.add(EngineCounter::Unkeyed as usize, 1);
-            self.recorder.begin(false);
-            return self.run_stages(ingress, packet, None, now);
-        };
-        let Some(packet) = self.replay(packet, key, hash, now) else {
-            return;
-        };
-        self.recorder.begin(true);
-        self.run_stages(ingress, packet, Some((key, hash)), now);
+    fn run_unkeyed(&mut self, ingress: u16, packet: Packet, now: Time) {
+        self.counters.add(EngineCounter::Unkeyed as usize, 1);
+        self.recorder.begin(false);
+        self.run_stages(ingress, packet, None, now);
     }
 
-    /// Replays the packet's record; gives the packet back if the stages have to run.
+    /// Replays the packet's record, or else runs the stages.
+    #[inline]
+    fn handle(
+        &mut self,
+        ingress: u16,
+        mut packet: Packet,
+        key: (&FlowKey, u64),
+        located: Located,
+        now: Time,
+    ) {
+        match self.replay(&mut packet, key, located, now) {
+            Ok(Some(port)) => self.send(port, packet, now),
+            Ok(None) => {}
+            Err(why) => {
+                self.counters.add(why as usize, 1);
+                self.recorder.begin(true);
+                self.run_stages(ingress, packet, Some(key), now);
+            }
+        }
+    }
+
+    /// Replays the packet's record; tells where it goes, or as what it is counted if the stages have to run.
     #[inline]
     fn replay(
         &mut self,
-        mut packet: Packet,
-        key: &FlowKey,
-        hash: u64,
+        packet: &mut Packet,
+        (key, hash): (&FlowKey, u64),
+        located: Located,
         now: Time,
-    ) -> Option<Packet> {
-        let flows = self.flows.as_mut()?;
-        let Some(record) = flows.get(key, hash) else {
-            self.counters.add(EngineCounter::Misses as usize, 1);
-            return Some(packet);
-        };
-        match record.check(&packet, &self.objects, now) {
-            Ok(()) => {}
-            Err(Stale::Guard) => {
-                self.counters.add(EngineCounter::Guarded as usize, 1);
-                return Some(packet);
-            }
+    ) -> Result<Egress, EngineCounter> {
+        let flows = self.objects.flows.as_ref().ok_or(EngineCounter::Misses)?;
+        let number = flows
+            .find(key, hash, located)
+            .ok_or(EngineCounter::Misses)?;
+        match self.objects.replay(number, packet, now) {
+            Ok(egress) => Ok(egress),
+            Err(Stale::Guard) => Err(EngineCounter::Guarded),
             Err(Stale::Dependency) => {
-                flows.remove(key, hash);
-                self.counters.add(EngineCounter::Stale as usize, 1);
-                return Some(packet);
+                self.objects.forget(number);
+                Err(EngineCounter::Stale)
             }
         }
-        let functions = &self.functions;
-        let done = record.replay(&mut packet, &mut self.objects, now, |function, slot| {
-            functions[function as usize]
-                .tally
-                .counters
-                .add(slot as usize, 1);
+    }
+
+    /// Counts a batch's replayed packets, once for all that took the same way.
+    #[inline]
+    fn count_replayed(&mut self) {
+        let (paths, functions) = (&self.paths, &self.functions);
+        let Some(flows) = &mut self.objects.flows else {
+            return;
+        };
+        let mut hits = 0;
+        flows.drain_counts(|path, packets, bytes, slots| {
+            hits += packets;
+            paths.count(path, packets, bytes);
+            for (function, slot) in slots {
+                let tally = &functions[*function as usize].tally;
+                tally.counters.add(*slot as usize, packets);
+            }
         });
-        self.counters.add(EngineCounter::Hits as usize, 1);
-        self.paths.count(done.path, packet.len());
-        if let End::Port(port) = done.end {
-            self.send(port, packet, now);
-        }
-        None
+        self.counters.add(EngineCounter::Hits as usize, hits);
     }
 
     pub(super) fn install(
@@ -142,19 +161,15 @@ impl Engine {
         end: End,
         now: Time,
     ) {
-        let (Some((key, hash)), Some(flows)) = (key, &mut self.flows) else {
-            return;
-        };
-        if !self.recorder.is_complete() {
-            return;
+        let Some(key) = key else { return };
+        let (recorder, paths) = (&self.recorder, &mut self.paths);
+        let installed = self
+            .objects
+            .install(recorder, key, (packet, end), paths, now);
+        if let Some(evicted) = installed {
+            self.counters.add(EngineCounter::Installed as usize, 1);
+            self.counters
+                .add(EngineCounter::Evicted as usize, u64::from(evicted));
         }
-        let Some(record) = Record::finish(&self.recorder, key, packet, end, &mut self.paths, now)
-        else {
-            return;
-        };
-        let evicted = flows.insert(record, hash);
-        self.counters.add(EngineCounter::Installed as usize, 1);
-        self.counters
-            .add(EngineCounter::Evicted as usize, u64::from(evicted));
     }
 }

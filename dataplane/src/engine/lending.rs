@@ -13,7 +13,7 @@ impl Engine {
     pub(super) fn receive_batch(&mut self, index: usize, now: Time) {
         let slot = &mut self.ports[index];
         let forwards = matches!(slot.link, Hop::Function(..));
-        let stays = self.flows.is_some() || !slot.records;
+        let stays = self.objects.flows.is_some() || !slot.records;
         let may_lend = stays && forwards && slot.tap.is_none();
         let mut cx = PortContext::new(&mut self.pool, &slot.tally, now);
         cx.lend_as = (may_lend && slot.lending.wanted()).then_some(index as u16);

@@ -112,7 +112,6 @@ pub struct Engine {
     pub(crate) objects: Objects,
     pub(crate) paths: Paths,
     pub(crate) counters: Counters,
-    flows: Option<FlowTable>,
     recorder: Recorder,
     emitted: Emitted,
     batch: Batch,
@@ -135,7 +134,8 @@ pub struct Engine {
 
 impl Engine {
     /// An engine without ports and functions. Without a flow table every packet runs the stages.
-    pub fn new(pool: Pool, objects: Objects, flows: Option<FlowTable>) -> Self {
+    pub fn new(pool: Pool, mut objects: Objects, flows: Option<FlowTable>) -> Self {
+        objects.adopt(flows);
         Self {
             ports: Vec::new(),
             functions: Vec::new(),
@@ -143,7 +143,6 @@ impl Engine {
             objects,
             paths: Paths::default(),
             counters: Counters::new(EngineCounter::INFO.len()),
-            flows,
             recorder: Recorder::default(),
             emitted: Emitted::new(),
             batch: Batch::new(),

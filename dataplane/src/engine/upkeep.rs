@@ -11,9 +11,11 @@ use crate::time::Time;
 impl Engine {
     /// Publishes the gauges, which need not be exact at every moment.
     pub fn publish_gauges(&mut self) {
-        if let Some(flows) = &self.flows {
+        if let Some(flows) = &mut self.objects.flows {
             self.counters
                 .set(EngineCounter::Records as usize, flows.len() as u64);
+            self.counters
+                .add(EngineCounter::Stale as usize, flows.take_gone());
         }
         for slot in &self.functions {
             slot.tally
@@ -86,8 +88,13 @@ impl Engine {
         self.rota.ask_everyone();
     }
 
-    /// Replaces the flow table; every flow runs the stages once more.
-    pub fn replace_flows(&mut self, table: Option<FlowTable>) {
-        self.flows = table;
+    /// Replaces the flow table by an empty one of so many records; every flow runs the stages once more.
+    ///
+    /// # Errors
+    /// There is not so much memory.
+    pub fn replace_flows(&mut self, records: usize, seeds: [u64; 4]) -> std::io::Result<()> {
+        let table = FlowTable::new(records, &self.objects, seeds)?;
+        self.objects.adopt(Some(table));
+        Ok(())
     }
 }

@@ -2,6 +2,8 @@
 
 use core::net::IpAddr;
 
+use zerocopy::FromZeros;
+
 use crate::packet::{
     Common, Layers, Malformed, Packet, common, parse, plain_ipv4, protocol, tcp_flag,
 };
@@ -64,10 +66,41 @@ impl FlowKey {
         }
     }
 
-    /// The words by which a record stands for another one's opposite direction are not known here: a flow's way
-    /// back has a key of its own, made from its own first packet.
+    /// Whether its addresses are IPv6.
+    #[inline]
     pub(super) fn is_ipv6(&self) -> bool {
         (self.kind >> 8) as u8 == IPV6
+    }
+
+    /// All of an IPv4 flow's key; of an IPv6 one all but the addresses, which are mixed to a word each.
+    #[inline]
+    pub(super) fn short(&self) -> ShortKey {
+        let word = |address: [u64; 2]| {
+            let mixed = address[0] ^ address[1];
+            mixed as u32 ^ (mixed >> 32) as u32
+        };
+        let (src, dst) = (word(self.src), word(self.dst));
+        ShortKey([src, dst, self.ports, self.place, self.kind])
+    }
+}
+
+/// A key in 20 bytes; see [`FlowKey::short`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros)]
+#[repr(C)]
+pub(super) struct ShortKey([u32; 5]);
+
+impl ShortKey {
+    #[inline]
+    pub(super) fn is_ipv6(&self) -> bool {
+        (self.0[4] >> 8) as u8 == IPV6
+    }
+
+    /// TCP or UDP, if it is one of these over IPv4.
+    #[inline]
+    pub(super) fn transport_over_ipv4(&self) -> Option<u8> {
+        const TCP: u32 = protocol::TCP as u32 | (IPV4 as u32) << 8;
+        const UDP: u32 = protocol::UDP as u32 | (IPV4 as u32) << 8;
+        matches!(self.0[4], TCP | UDP).then_some(self.0[4] as u8)
     }
 }
 

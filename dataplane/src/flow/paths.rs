@@ -110,11 +110,11 @@ impl Paths {
         Some(path as u16)
     }
 
-    /// Counts a replayed packet.
+    /// Counts replayed packets.
     #[inline]
-    pub(crate) fn count(&self, path: u16, bytes: usize) {
-        self.counts.add(path as usize * 2, 1);
-        self.counts.add(path as usize * 2 + 1, bytes as u64);
+    pub(crate) fn count(&self, path: u16, packets: u64, bytes: u64) {
+        self.counts.add(path as usize * 2, packets);
+        self.counts.add(path as usize * 2 + 1, bytes);
     }
 
     /// A handle for readers.

@@ -2,18 +2,29 @@
 
 use arrayvec::ArrayVec;
 
-use super::key::{FlowKey, words};
-use super::paths::{End, MAX_STEPS, Step};
-use super::record::{MAX_DEPENDENCIES, MAX_SLOTS, Rewrite};
+use super::paths::{MAX_STEPS, Step};
+use super::record::{MAX_DEPENDENCIES, MAX_SLOTS};
 use crate::function::Interface;
 use crate::objects::ObjectId;
-use crate::packet::{Mac, Packet, Sum};
+use crate::packet::Mac;
+
+/// How an object is relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// By many flows; it changes seldom.
+    Shared,
+    /// By few flows of many; it and its like change often.
+    Narrow,
+    /// As a session, to be kept alive.
+    Session,
+}
 
 /// One object that a record relies on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Dependency {
     pub object: ObjectId,
     pub epoch: u32,
+    pub kind: Kind,
 }
 
 /// A recording in progress. Whatever can't be held makes it refuse: the packet was handled all the same, and so
@@ -24,8 +35,6 @@ pub struct Recorder {
     approved: bool,
     pub(super) steps: ArrayVec<Step, MAX_STEPS>,
     pub(super) dependencies: ArrayVec<Dependency, MAX_DEPENDENCIES>,
-    /// Which of the dependencies are sessions to keep alive.
-    pub(super) sessions: u16,
     pub(super) slots: ArrayVec<(u16, u16), MAX_SLOTS>,
     pub(super) guard_mac: Option<Mac>,
     pub(super) guard_wire_len: u32,
@@ -98,18 +107,14 @@ impl Recorder {
         self.active &= fits || !self.active;
     }
 
-    pub(crate) fn depend(&mut self, object: ObjectId, epoch: u32, session: bool) {
-        if !self.active {
-            return;
-        }
-        if self
-            .dependencies
-            .try_push(Dependency { object, epoch })
-            .is_err()
-        {
-            self.active = false;
-        } else if session {
-            self.sessions |= 1 << (self.dependencies.len() - 1);
+    pub(crate) fn depend(&mut self, object: ObjectId, epoch: u32, kind: Kind) {
+        let new = Dependency {
+            object,
+            epoch,
+            kind,
+        };
+        if self.active && !self.dependencies.contains(&new) {
+            self.active = self.dependencies.try_push(new).is_ok();
         }
     }
 
@@ -136,65 +141,5 @@ impl Recorder {
 
     pub(crate) fn decrement_ttl(&mut self) {
         self.ttl = self.ttl.saturating_add(1);
-    }
-
-    /// What became of addresses, ports and TTL: the packet as it left, against the key it came with.
-    pub(super) fn rewrite(&self, key: &FlowKey, packet: &Packet) -> Rewrite {
-        let (src, dst) = (words(packet.ip_src()), words(packet.ip_dst()));
-        let (from, to) = packet.ports().unwrap_or_default();
-        let ports = u32::from(from) << 16 | u32::from(to);
-        let addresses = minus(minus(Sum::default(), &key.src), &key.dst);
-        let addresses = plus(plus(addresses, &src), &dst);
-        let port_change = port_change(packet, key.ports, ports);
-        let ttl_change = if key.is_ipv6() {
-            Sum::default()
-        } else {
-            Sum::default().minus(u16::from(self.ttl) << 8)
-        };
-        let unchanged = src == key.src && dst == key.dst;
-        Rewrite {
-            src,
-            dst,
-            ports,
-            addresses: if unchanged { 0 } else { addresses.folded() },
-            port_change: if ports == key.ports {
-                0
-            } else {
-                port_change.folded()
-            },
-            ip_change: match (unchanged, self.ttl) {
-                (true, 0) => 0,
-                (true, _) => ttl_change.folded(),
-                (false, 0) => addresses.folded(),
-                (false, _) => addresses.plus(ttl_change.folded()).folded(),
-            },
-            new_addresses: !unchanged,
-            new_ports: ports != key.ports,
-        }
-    }
-
-    /// The path as it was taken, with where it ended.
-    pub(super) fn path(&self, end: End) -> (&[Step], End) {
-        (&self.steps, end)
-    }
-}
-
-fn plus(sum: Sum, words: &[u64; 2]) -> Sum {
-    sum.plus_bytes(&words[0].to_be_bytes())
-        .plus_bytes(&words[1].to_be_bytes())
-}
-
-fn minus(sum: Sum, words: &[u64; 2]) -> Sum {
-    sum.minus_bytes(&words[0].to_be_bytes())
-        .minus_bytes(&words[1].to_be_bytes())
-}
-
-/// An echo has one identifier, which the key holds twice.
-fn port_change(packet: &Packet, old: u32, new: u32) -> Sum {
-    let change = Sum::default().minus(old as u16).plus(new as u16);
-    if packet.is_echo() {
-        change
-    } else {
-        change.minus((old >> 16) as u16).plus((new >> 16) as u16)
     }
 }

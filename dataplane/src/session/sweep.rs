@@ -102,7 +102,7 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
                 passed += 1;
                 let is_over =
                     |entry: &Entry<V, KEYS>| entry.keys[0][3] != VACANT && over(&entry.value);
-                if !objects.is_alive(self.object(id), now)
+                if !objects.settle(self.object(id), now)
                     || is_over(&self.entries[id.slot() as usize])
                 {
                     found.push(id);

@@ -14,6 +14,7 @@ use crate::engine::{EngineCounter, Hop};
 use crate::flow::FlowTable;
 use crate::function::{Context, Descriptor, Function, INSIDE, Interface, OUTSIDE, Verdict};
 use crate::indices;
+use crate::objects::Objects;
 use crate::packet::{HEAD, LONGEST_COPIED, Mac, Packet};
 use crate::ports::vhost_user::street::{Sent, Setup, Street, any_setup, checksummed, setup};
 use crate::stats::{PortSnapshot, Snapshot, WorkerStats};
@@ -81,7 +82,7 @@ impl Function for Sorter {
 /// Two guests with a function between them.
 fn street(setup: &Setup) -> Street {
     let links = [Hop::Function(0, INSIDE), Hop::Function(0, OUTSIDE)];
-    let flows = FlowTable::new(64, [1, 2, 3, 4]);
+    let flows = FlowTable::new(64, &Objects::default(), [1, 2, 3, 4]).unwrap();
     let mut street = Street::by(setup, Some(flows), links);
     let interfaces = ["inside", "outside"].into_iter().enumerate();
     let interfaces = interfaces.map(|(port, name)| (name.to_owned(), Hop::Port(port as u16)));

@@ -33,7 +33,7 @@ impl Absence {
 
     /// The decision in hand holds while no session is made for this tuple.
     pub fn depend(&self, cx: &mut Context<'_>, tuple: &Tuple) {
-        cx.depend(self.objects.at(self.share(tuple)));
+        cx.depend_narrowly(self.objects.at(self.share(tuple)));
     }
 
     /// A session with these keys was made.

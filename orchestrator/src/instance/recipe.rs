@@ -67,7 +67,11 @@ impl Recipe {
             .collect();
         let by_records = |port: &PlannedPort| matches!(port.way, Way::Records(_));
         let table = (self.flows > 0 && self.plan.ports.iter().any(by_records))
-            .then(|| FlowTable::new(self.flows, std::array::from_fn(|_| seeds.next())));
+            .then(|| {
+                let seeds = std::array::from_fn(|_| seeds.next());
+                FlowTable::new(self.flows, &objects, seeds)
+            })
+            .transpose()?;
         let mut engine = Engine::new(Pool::new(self.pool)?, objects, table);
         let planned = self.plan.functions.into_iter().zip(functions);
         for ((planned, function), name) in planned.zip(&self.function_names) {

@@ -236,8 +236,9 @@ impl Play {
             _ => {
                 let records = dice.pick(&[8, 32, 1024]);
                 tell!(self, "{step}: a new flow table of {records}");
-                let table = self.world.table(records, step);
-                self.with.engine().replace_flows(Some(table));
+                let seeds = [self.world.seed, step, 2, 3];
+                let replaced = self.with.engine().replace_flows(records, seeds);
+                replaced.expect("memory for a small flow table");
             }
         }
     }

@@ -1,7 +1,6 @@
 //! A world: compiled functions, where they lead, and who lives there.
 
 use chainplane_dataplane::engine::Hop;
-use chainplane_dataplane::flow::FlowTable;
 use chainplane_dataplane::function::{Blueprint, INSIDE, Interface, OUTSIDE};
 use chainplane_dataplane::packet::Mac;
 use chainplane_dataplane::port::Offloads;
@@ -35,7 +34,7 @@ pub struct World {
     pub records: usize,
     parts: Vec<Part>,
     ports: Vec<(Hop, Offloads)>,
-    seed: u64,
+    pub seed: u64,
 }
 
 impl World {
@@ -93,11 +92,6 @@ impl World {
             seed,
             map,
         }
-    }
-
-    /// A flow table of this world's size, or of another.
-    pub fn table(&self, records: usize, salt: u64) -> FlowTable {
-        FlowTable::new(records, [self.seed, salt, 2, 3])
     }
 
     pub fn sim(&self, records: Option<usize>) -> Sim {
