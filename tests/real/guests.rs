@@ -77,6 +77,18 @@ fn mean_length(guest: &mut Guest, before: (u64, u64)) -> Result<(u64, (u64, u64)
     Ok(((now.0 - before.0) / (now.1 - before.1).max(1), now))
 }
 
+/// Asserts that most large frames went from guest to guest in one copy.
+fn assert_payloads_stayed(chainplane: &Chainplane) -> Result<()> {
+    let counters = chainplane.show()?["workers"][0]["counters"].take();
+    let [lent, fetched] = ["payloads-lent", "payloads-fetched"]
+        .map(|name| counters[name].as_u64().unwrap_or_default());
+    assert!(
+        lent > 1000 && fetched * 10 < lent,
+        "{lent} payloads stayed with their senders, {fetched} of them not to the end"
+    );
+    Ok(())
+}
+
 fn through_all_four_functions() -> Result<()> {
     let files = Workspace::new()?;
     let chainplane = Chainplane::start(
@@ -152,6 +164,7 @@ chains:
     web.ok("iperf3 --server --daemon")?;
     iperf(&mut client, "203.0.113.2", "")?;
     iperf(&mut client, "203.0.113.2", "--reverse")?;
+    assert_payloads_stayed(&chainplane)?;
 
     // Denied by the default, and by a rule.
     let unasked = client.run("ping -c 2 -W 2 10.0.1.11")?;
