@@ -11,8 +11,9 @@ use super::{Packet, ethertype, protocol};
 /// lines, so that the rest starts on one where the guest's buffer does.
 pub const HEAD: usize = 116;
 
-/// Frames longer than this leave their tail where it is; shorter ones are copied whole.
-pub const LONGEST_COPIED: usize = 512;
+/// Frames longer than this leave their tail where it is; shorter ones are copied whole. Measured where both ways cost the
+/// same through four functions: below, one copy of a frame costs less than the parts of it in two.
+pub const LONGEST_COPIED: usize = 768;
 
 /// Where a packet's last bytes are: in a frame that a guest's queue has lent. No address, so that a place that is no
 /// longer valid leads nowhere.
