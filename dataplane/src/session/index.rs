@@ -25,14 +25,45 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// The ways with this tag, as bits.
+    /// The ways that may have this tag: all that have it, and, behind one of those, seldom another one.
     #[inline]
-    fn matches(&self, tag: u16) -> u32 {
-        let mut bits = 0;
-        for (way, own) in self.tags.iter().enumerate() {
-            bits |= u32::from(*own == tag) << way;
-        }
-        bits
+    fn matches(&self, tag: u16) -> Ways {
+        let four = |first: usize| {
+            let tags = self.tags[first..first + 4].iter().rev();
+            equal_lanes(tags.fold(0, |word, tag| word << 16 | u64::from(*tag)), tag)
+        };
+        let rest = u64::from(self.tags[8]) | u64::from(self.tags[9]) << 16 | 0xffff_ffff << 32;
+        // One byte of two stands for each way; those of the last word are of the ways that there are.
+        let rest = equal_lanes(rest, tag) & 0xffff_ffff;
+        Ways([four(0), four(4), rest])
+    }
+}
+
+/// The top bit of each 16-bit lane that equals `tag`, and perhaps of lanes above such a one (Warren, "Hacker's
+/// Delight", section 6-1).
+#[inline]
+fn equal_lanes(lanes: u64, tag: u16) -> u64 {
+    const ONES: u64 = 0x0001_0001_0001_0001;
+    let different = lanes ^ (u64::from(tag) * ONES);
+    different.wrapping_sub(ONES) & !different & (ONES << 15)
+}
+
+/// Ways of a bucket, as bits of lanes.
+struct Ways([u64; 3]);
+
+impl Iterator for Ways {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        let (word, bits) = self
+            .0
+            .iter_mut()
+            .enumerate()
+            .find(|(_, bits)| **bits != 0)?;
+        let lane = bits.trailing_zeros() as usize / 16;
+        *bits &= *bits - 1;
+        Some(word * 4 + lane)
     }
 }
 
@@ -79,13 +110,11 @@ impl Index {
         let mut at = self.home(hash);
         for _ in 0..self.buckets.len() {
             let bucket = &self.buckets[at];
-            let mut bits = bucket.matches(tag(hash));
-            while bits != 0 {
-                let cell = bucket.cells[bits.trailing_zeros() as usize];
-                if wanted(cell) {
+            for way in bucket.matches(tag(hash)) {
+                let cell = bucket.cells[way];
+                if bucket.tags[way] == tag(hash) && wanted(cell) {
                     return Some(cell);
                 }
-                bits &= bits - 1;
             }
             if bucket.passed == 0 {
                 return None;
@@ -100,9 +129,8 @@ impl Index {
         let mut at = self.home(hash);
         for _ in 0..self.buckets.len() {
             let bucket = &mut self.buckets[at];
-            let free = bucket.matches(0);
-            if free != 0 {
-                let way = free.trailing_zeros() as usize;
+            // The first one is exact.
+            if let Some(way) = bucket.matches(0).next() {
                 bucket.tags[way] = tag(hash);
                 bucket.cells[way] = cell;
                 return;
@@ -117,14 +145,11 @@ impl Index {
         let mut at = self.home(hash);
         for _ in 0..self.buckets.len() {
             let bucket = &mut self.buckets[at];
-            let mut bits = bucket.matches(tag(hash));
-            while bits != 0 {
-                let way = bits.trailing_zeros() as usize;
-                if bucket.cells[way] == cell {
-                    bucket.tags[way] = 0;
-                    return;
-                }
-                bits &= bits - 1;
+            let mut ways = bucket.matches(tag(hash));
+            let own = |way: &usize| bucket.tags[*way] == tag(hash) && bucket.cells[*way] == cell;
+            if let Some(way) = ways.find(own) {
+                bucket.tags[way] = 0;
+                return;
             }
             bucket.passed -= 1;
             at = self.after(at);
@@ -152,6 +177,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn every_way_with_the_tag_is_found_and_the_first_is_exact(
+            tags: [u16; WAYS],
+            small in any::<bool>(),
+            tag in 0u16..4,
+        ) {
+            let mut bucket = Bucket::new_zeroed();
+            bucket.tags = if small { tags.map(|tag| tag % 4) } else { tags };
+            let expected: Vec<usize> = (0..WAYS).filter(|way| bucket.tags[*way] == tag).collect();
+            let found: Vec<usize> = bucket.matches(tag).collect();
+            prop_assert!(expected.iter().all(|way| found.contains(way)));
+            prop_assert!(found.iter().all(|way| *way < WAYS));
+            // Where one of a word is exact, the first of all is.
+            prop_assert_eq!(found.first(), expected.first());
+        }
+
         /// Hashes of few bits, so that buckets run over and tags are alike, against a map.
         #[test]
         fn behaves_like_a_map(ops in proptest::collection::vec((any::<bool>(), 0u32..48, 0u64..6), 1..300)) {

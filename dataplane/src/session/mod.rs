@@ -224,15 +224,28 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
 
     /// Ends a session; records that used it are no longer valid. Returns what the function kept of it.
     pub fn remove(&mut self, id: SessionId, objects: &mut Objects) -> Option<V> {
+        self.get(id)?;
+        self.remove_hashed(id, self.hashes(id), objects)
+    }
+
+    /// The hashes of a session's keys.
+    fn hashes(&self, id: SessionId) -> [u64; KEYS] {
+        let first = id.slot() * KEYS as u32;
+        core::array::from_fn(|key| self.hasher.of(&self.key_at(first + key as u32)))
+    }
+
+    fn remove_hashed(
+        &mut self,
+        id: SessionId,
+        hashes: [u64; KEYS],
+        objects: &mut Objects,
+    ) -> Option<V> {
         let slot = id.slot();
         let value = *self.get(id)?;
-        let first = self.key_at(slot * KEYS as u32);
-        for key in 0..KEYS as u32 {
-            let cell = slot * KEYS as u32 + key;
-            let packed = self.key_at(cell);
-            if key == 0 || packed != first {
-                self.index.remove(self.hasher.of(&packed), cell);
-            }
+        let first = slot * KEYS as u32;
+        self.index.remove(hashes[0], first);
+        if KEYS == 2 && self.key_at(first) != self.key_at(first + 1) {
+            self.index.remove(hashes[1], first + 1);
         }
         self.entries[slot as usize].keys[0] = [self.vacant, 0, 0, VACANT];
         self.vacant = slot;
@@ -270,6 +283,21 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
             .get_mut(id.slot() as usize)
             .filter(|entry| entry.keys[0][3] != VACANT)
             .map(|entry| &mut entry.value)
+    }
+
+    /// The key of its packets of the other way.
+    #[inline]
+    pub fn opposite(&self, id: SessionId, way: Way) -> Option<K> {
+        self.entry(id)?;
+        let other = KEYS - 1 - way as usize % KEYS;
+        let cell = id.slot() * KEYS as u32 + other as u32;
+        Some(K::unpack(&self.key_at(cell)))
+    }
+
+    /// Brings near what looking for this key needs first.
+    #[inline]
+    pub fn prefetch(&self, key: &K) {
+        self.index.prefetch(self.hasher.hash(key));
     }
 
     /// Its keys.

@@ -33,7 +33,7 @@ pub(super) struct Sweep {
 
 impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
     /// Frees slots of sessions that are dead, and hands what was kept of them to `gone`. Call it at every tick.
-    pub fn sweep(&mut self, objects: &mut Objects, now: Time, gone: impl FnMut([K; KEYS], V)) {
+    pub fn sweep(&mut self, objects: &mut Objects, now: Time, gone: impl FnMut(V)) {
         self.sweep_unless(objects, now, |_| false, gone);
     }
 
@@ -43,7 +43,7 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
         objects: &mut Objects,
         now: Time,
         over: impl Fn(&V) -> bool,
-        gone: impl FnMut([K; KEYS], V),
+        gone: impl FnMut(V),
     ) {
         self.sweep.taken = 0;
         self.pass(LOOKS, LOOKS, objects, now, over, gone);
@@ -66,7 +66,7 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
             2 | 3 => 8,
             _ => 4,
         };
-        self.pass(MADE * each, 2 * MADE, objects, now, |_| false, |_, _| {});
+        self.pass(MADE * each, 2 * MADE, objects, now, |_| false, |_| {});
     }
 
     /// Looks for dead sessions in a full table, for as long as this poll's insertions may.
@@ -75,7 +75,7 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
             (self.sweep.now, self.sweep.taken) = (now, 0);
         }
         let looks = LOOKS_WHEN_FULL - self.sweep.taken;
-        let passed = self.pass(looks, TOGETHER, objects, now, |_| false, |_, _| {});
+        let passed = self.pass(looks, TOGETHER, objects, now, |_| false, |_| {});
         self.sweep.taken += passed;
     }
 
@@ -87,7 +87,7 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
         objects: &mut Objects,
         now: Time,
         over: impl Fn(&V) -> bool,
-        mut gone: impl FnMut([K; KEYS], V),
+        mut gone: impl FnMut(V),
     ) -> usize {
         let looks = looks.min(self.entries.len());
         let (mut passed, mut ended) = (0, 0);
@@ -109,24 +109,23 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
                 }
             }
             ended += found.len();
-            for id in &found {
-                self.prefetch(*id);
-            }
-            for id in found {
-                let keys = self.keys(id);
-                if let (Some(keys), Some(value)) = (keys, self.remove(id, objects)) {
-                    gone(keys, value);
+            let hashes: ArrayVec<[u64; KEYS], TOGETHER> =
+                found.iter().map(|id| self.fetch(*id)).collect();
+            for (id, hashes) in found.into_iter().zip(hashes) {
+                if let Some(value) = self.remove_hashed(id, hashes, objects) {
+                    gone(value);
                 }
             }
         }
         passed
     }
 
-    /// Brings near what ending a session needs.
-    fn prefetch(&self, id: SessionId) {
-        for key in 0..KEYS as u32 {
-            let key = self.key_at(id.slot() * KEYS as u32 + key);
-            self.index.prefetch(self.hasher.of(&key));
+    /// Brings near what ending a session needs; returns its keys' hashes.
+    fn fetch(&self, id: SessionId) -> [u64; KEYS] {
+        let hashes = self.hashes(id);
+        for hash in hashes {
+            self.index.prefetch(hash);
         }
+        hashes
     }
 }

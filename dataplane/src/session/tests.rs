@@ -134,7 +134,7 @@ fn compare<const KEYS: usize>(capacity: usize, ops: &[Op]) -> Result<(), TestCas
                 }
             }
             Op::Wait(ticks) => now = now + Duration::from_nanos(u64::from(ticks) << 20),
-            Op::Sweep => table.sweep(&mut objects, now, |_, _| {}),
+            Op::Sweep => table.sweep(&mut objects, now, |_| {}),
         }
         model.expire(now);
         let mut listed: Vec<u32> = table
@@ -199,7 +199,7 @@ fn sessions_that_end_as_fast_as_they_come_make_room_in_time() {
     for number in 0..LIVE * 8 {
         let now = after(number / 100);
         if number % 20 == 0 {
-            table.sweep(&mut objects, now, |_, ()| {});
+            table.sweep(&mut objects, now, |()| {});
         }
         let key = (number % (LIVE * 2)) as u32;
         refused += u32::from(!open(&mut table, key, &mut objects, now));
@@ -221,7 +221,7 @@ fn the_last_dead_slot_is_found() {
         objects.touch(table.object(id), after(0), 1);
         let mut ticks = 0;
         while !open(&mut table, dead + SLOTS, &mut objects, after(5)) {
-            table.sweep(&mut objects, after(5), |_, ()| {});
+            table.sweep(&mut objects, after(5), |()| {});
             ticks += 1;
             assert!(ticks <= 10, "{ticks} ticks");
         }
@@ -242,7 +242,7 @@ fn a_million_dead_sessions_are_nobodys_burden() {
     let mut ticks = 0;
     while table.len() > SLOTS as usize / 2 {
         let (before, mut ended) = (table.len(), 0);
-        table.sweep(&mut objects, later, |_, ()| ended += 1);
+        table.sweep(&mut objects, later, |()| ended += 1);
         assert_eq!(before - table.len(), ended);
         assert!(ended <= sweep::LOOKS);
         ticks += 1;

@@ -114,7 +114,7 @@ impl Function for Firewall {
 
     fn tick(&mut self, cx: &mut Context<'_>) {
         let now = cx.now();
-        self.sessions.sweep(cx.objects(), now, |_, _| {});
+        self.sessions.sweep(cx.objects(), now, |_| {});
     }
 
     fn slots(&self) -> Vec<String> {

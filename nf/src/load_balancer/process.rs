@@ -382,7 +382,7 @@ impl Function for Balancer {
             cx.objects(),
             now,
             |session| seen.life(session.backend as usize) != session.life,
-            |_, session| {
+            |session| {
                 lost += u64::from(seen.life(session.backend as usize) != session.life);
             },
         );

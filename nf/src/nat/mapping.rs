@@ -21,6 +21,8 @@ use crate::track::{Endpoint, Phase, TimeoutTicks, pack_kind, unpack_kind, words}
 /// Ports tried at one pool address before it counts as exhausted; with nine of ten ports taken, all of them are
 /// taken once in 10^5 times.
 const TRIES: u64 = 128;
+/// Ports of those tried together.
+const TOGETHER: usize = 8;
 /// Pool addresses tried.
 const ADDRESSES: u32 = 4;
 
@@ -219,17 +221,25 @@ impl Mappings {
                 let choice = (self.choices, attempt, inner.endpoint.port);
                 first + (self.hasher.hash_one(choice) % u64::from(count)) as u16
             };
-            let same = (inner.endpoint.port >= first).then_some(inner.endpoint.port);
-            let mut ports = same.into_iter().chain((0..TRIES).map(random));
-            let free = ports.find_map(|port| {
-                let outer = Endpoint::new(address, port);
-                let key = End::outer(inner.protocol, outer);
-                let taken = self.forwards.inner(inner.protocol, outer).is_some()
-                    || self.table.find(&key, objects, now).is_some();
-                (!taken).then_some(outer)
-            });
-            if free.is_some() {
-                return free;
+            let end = |port| End::outer(inner.protocol, Endpoint::new(address, port));
+            let is_free = |end: &End| {
+                self.forwards.inner(end.protocol, end.endpoint).is_none()
+                    && self.table.find(end, objects, now).is_none()
+            };
+            let same = (inner.endpoint.port >= first).then(|| end(inner.endpoint.port));
+            if let Some(same) = same.filter(is_free) {
+                return Some(same.endpoint);
+            }
+            for attempt in (0..TRIES).step_by(TOGETHER) {
+                // What looking for them needs is fetched at once.
+                let ends: [End; TOGETHER] =
+                    core::array::from_fn(|n| end(random(attempt + n as u64)));
+                for end in &ends {
+                    self.table.prefetch(end);
+                }
+                if let Some(free) = ends.iter().find(|end| is_free(end)) {
+                    return Some(free.endpoint);
+                }
             }
         }
         None
@@ -263,7 +273,7 @@ impl Mappings {
 
     /// Frees some of the mappings that are dead.
     pub fn sweep(&mut self, objects: &mut Objects, now: Time) {
-        self.table.sweep(objects, now, |_, _| {});
+        self.table.sweep(objects, now, |_| {});
     }
 }
 

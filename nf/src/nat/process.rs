@@ -156,7 +156,7 @@ impl Function for Nat {
         if self.sweeps_mappings {
             self.mappings.sweep(cx.objects(), now);
         } else {
-            self.sessions.sweep(cx.objects(), now, |_, _| {});
+            self.sessions.sweep(cx.objects(), now, |_| {});
         }
     }
 
@@ -272,7 +272,8 @@ impl Nat {
         id: SessionId,
         way: Way,
     ) -> Verdict {
-        let (Some(keys), Some(session)) = (self.sessions.keys(id), self.sessions.get_mut(id))
+        let (Some(other), Some(session)) =
+            (self.sessions.opposite(id, way), self.sessions.get_mut(id))
         else {
             return Verdict::drop(packet, NatDrop::NoMapping);
         };
@@ -287,8 +288,7 @@ impl Nat {
         }
         let timeout = self.timeouts.of(tuple.protocol, phase);
         cx.touch(self.sessions.object(id), timeout);
-        let other = &keys[1 - way as usize];
-        rewrite(&mut packet, tuple, other);
+        rewrite(&mut packet, tuple, &other);
         cx.count(match (tuple.side, other.side) {
             (_, OUTSIDE) => NatCounter::Outbound,
             (OUTSIDE, _) => NatCounter::Inbound,
