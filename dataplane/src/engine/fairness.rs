@@ -1,8 +1,10 @@
 //! A flood that runs the stages, beside a port whose flows are recorded.
 
+use std::time::Duration;
+
 use etherparse::PacketBuilder;
 
-use super::Hop;
+use super::{EngineCounter, Hop};
 use crate::function::{Context, Descriptor, Function, INSIDE, Interface, OUTSIDE, Verdict};
 use crate::packet::{BURST, Packet};
 use crate::rota::STAGED_SHARE;
@@ -88,6 +90,30 @@ fn a_flood_that_runs_the_stages_leaves_the_others_their_time() {
     for (number, sent) in all.enumerate() {
         assert_eq!(sent.bytes, frame(number as u16, 1));
     }
+}
+
+/// The table is far too small for the flood, whose flows are all recorded and show one packet each.
+#[test]
+fn random_flows_leave_established_ones_their_records() {
+    const ROUNDS: u64 = 1000;
+    const ESTABLISHED: u16 = 16;
+    let mut sim = two_pairs();
+    let mut from = 0;
+    for round in 0..ROUNDS {
+        for flow in 0..ESTABLISHED {
+            sim.inject(2, &frame(flow, REPLAYED));
+        }
+        for _ in 0..if round < 2 { 0 } else { 48 } {
+            sim.inject(0, &frame(from, REPLAYED));
+            from = from.wrapping_add(1);
+        }
+        sim.advance(Duration::from_millis(1));
+    }
+    let snapshot = sim.snapshot();
+    let counter = |wanted: EngineCounter| snapshot.engine[wanted as usize].1;
+    let first = u64::from(ESTABLISHED);
+    assert_eq!(counter(EngineCounter::Hits), first * (ROUNDS - 1));
+    assert!(counter(EngineCounter::Evicted) > 0);
 }
 
 #[test]

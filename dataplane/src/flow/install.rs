@@ -11,6 +11,11 @@ use crate::objects::{Objects, Tie};
 use crate::packet::Packet;
 use crate::time::Time;
 
+/// What a new record's age is taken to be, in [`Time::ticks`], until a packet replays it: about a second. So a record that
+/// packets do replay is not given up for one of a flow that has shown a single packet, and a flood of those takes no
+/// records but its own.
+const PROBATION: u32 = 954;
+
 /// What of a recording is looked at for each packet.
 type Watched = ArrayVec<Dependency, MAX_WATCHES>;
 
@@ -46,7 +51,13 @@ impl Objects {
         let plan = self.plan(recorder)?;
         let flows = self.flows.as_mut()?;
         let template = flows.templates.obtain(recorder, path, end, generation)?;
-        let (mut record, wide) = Record::new(key, hash, recorder, packet, now.ticks());
+        let (mut record, wide) = Record::new(
+            key,
+            hash,
+            recorder,
+            packet,
+            now.ticks().wrapping_sub(PROBATION),
+        );
         record.template = template;
         record.watches = plan.watched.len() as u8;
         let Some((number, evicted)) = flows.insert(record, wide) else {
@@ -159,5 +170,8 @@ impl Objects {
         let record = flows.record_mut(number);
         record.bundle = bundle + 1;
         record.alive_for = alive_for;
+        // It must not look dead to its first packets.
+        let younger = PROBATION - PROBATION.min(alive_for / 2);
+        record.last_used = record.last_used.wrapping_add(younger);
     }
 }

@@ -3,7 +3,7 @@
 //! A bucket keeps a 16-bit tag and a record's number for each of its ways, in one cache line; the tags are compared all
 //! at once. A record is in the bucket that the lower bits of its hash choose or, where that is full, in a second one; a
 //! bucket counts those of its own that are elsewhere, so that most look-ups end in the first. Where both are full the
-//! record of the first makes room that was not used for the longest time; a flow whose record went that way runs the
+//! record of the first makes room that was not used for the longest time, if that is longer than the new one's own; a flow whose record went that way runs the
 //! stages once more, nothing else.
 //!
 //! All memory is reserved at the start, in huge pages where there are any, and takes none before it is used.
@@ -300,12 +300,18 @@ impl FlowTable {
         Some(number)
     }
 
-    fn oldest(&self, bucket: usize, now: u32) -> Option<u32> {
+    /// The record of a bucket that was used longest ago, if that is not later than `before`.
+    fn oldest(&self, bucket: usize, before: u32) -> Option<u32> {
         let bucket = &self.buckets[bucket];
+        let age = |number: &u32| {
+            let used = self.record(*number).last_used;
+            before.wrapping_sub(used).cast_signed()
+        };
         (0..WAYS)
             .filter(|way| bucket.tags[*way] != 0)
             .map(|way| bucket.records[way])
-            .max_by_key(|number| now.wrapping_sub(self.record(*number).last_used))
+            .max_by_key(age)
+            .filter(|number| age(number) >= 0)
     }
 
     /// Hands over what replayed packets are to be counted by; see [`Templates::drain_counts`].
