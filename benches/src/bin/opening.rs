@@ -1,13 +1,16 @@
 //! New connections through four functions, in one thread: how many a second, at how many cycles, and every drop.
 //!
-//! `opening [out|in]-[udp|tcp] [--answers] [--seconds S | --count N [--rate R]] [--sessions N] [--flows N] [--timeout S]`
+//! `opening [out|in]-[udp|tcp|udp6] [--answers] [--seconds S | --count N [--rate R]] [--sessions N] [--flows N] [--timeout S]`
 //! opens connections for so long by the real clock, or so many by a clock that says there are R a second. Connections
 //! from inside go through router, NAT and firewall, those from outside to the load balancer's address.
+//!
+//! `opening --flood [--established N] [--rate R] …` offers R packets a second of N established flows for a second, alone
+//! and beside a flood of new flows on another chain of the same worker, in turn; prints what arrived.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chainplane_benches::opening::{Kind, Opening, Outcome, Size};
+use chainplane_benches::opening::{Flood, Kind, Opening, Outcome, Size};
 use chainplane_dataplane::packet::protocol;
 use chainplane_dataplane::stats::Snapshot;
 
@@ -17,12 +20,15 @@ struct Options {
     seconds: u64,
     count: u64,
     rate: u64,
+    flood: bool,
+    established: u64,
 }
 
 fn options() -> Option<Options> {
     let mut options = Options {
         kind: Kind {
             protocol: protocol::UDP,
+            ipv6: false,
             inbound: false,
             answers: false,
         },
@@ -34,6 +40,8 @@ fn options() -> Option<Options> {
         seconds: 10,
         count: 0,
         rate: 1_000_000,
+        flood: false,
+        established: 1000,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -47,7 +55,13 @@ fn options() -> Option<Options> {
                     protocol::UDP
                 };
             }
+            "out-udp6" | "in-udp6" => {
+                options.kind.inbound = word.starts_with("in");
+                options.kind.ipv6 = true;
+            }
             "--answers" => options.kind.answers = true,
+            "--flood" => options.flood = true,
+            "--established" => options.established = number()?.max(1),
             "--seconds" => options.seconds = number()?,
             "--count" => options.count = number()?,
             "--rate" => options.rate = number()?.max(1),
@@ -63,11 +77,14 @@ fn options() -> Option<Options> {
 fn main() -> ExitCode {
     let Some(options) = options() else {
         eprintln!(
-            "usage: opening [out|in]-[udp|tcp] [--answers] [--seconds S | --count N [--rate R]] \
-             [--sessions N] [--flows N] [--timeout S]"
+            "usage: opening [out|in]-[udp|tcp|udp6] [--answers] [--seconds S | --count N [--rate R]] \
+             [--sessions N] [--flows N] [--timeout S]\n       opening --flood [--established N] [--rate R] …"
         );
         return ExitCode::from(2);
     };
+    if options.flood {
+        return flood(&options);
+    }
     let before = resident();
     let mut opening = Opening::new(options.kind, options.size);
     let empty = resident();
@@ -82,6 +99,28 @@ fn main() -> ExitCode {
         resident()
     );
     counters(&opening.snapshot());
+    ExitCode::SUCCESS
+}
+
+/// Rounds of a second alone and a second beside the flood.
+fn flood(options: &Options) -> ExitCode {
+    let mut flood = Flood::new(options.kind, options.size);
+    let mut run = |attack| {
+        let second = Duration::from_secs(1);
+        flood.run(second, options.established, options.rate, attack)
+    };
+    run(false);
+    for round in 1..=options.seconds {
+        let (alone, beside) = (run(false), run(true));
+        println!(
+            "round {round}: of {} offered {} arrived alone, {} beside {} new flows ({:.1} %)",
+            alone.offered,
+            alone.arrived,
+            beside.arrived,
+            beside.flood,
+            100.0 * beside.arrived as f64 / alone.arrived.max(1) as f64
+        );
+    }
     ExitCode::SUCCESS
 }
 
@@ -114,10 +153,13 @@ fn counters(snapshot: &Snapshot) {
     }
 }
 
-/// The process's resident memory.
+/// The process's resident memory in MiB, that in huge pages included, which the kernel counts apart.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    kib.unwrap_or_default() / 1024
+    let kib = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    let both = ["VmRSS:", "HugetlbPages:"].into_iter().filter_map(kib);
+    both.sum::<u64>() / 1024
 }

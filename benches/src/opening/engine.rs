@@ -1,0 +1,157 @@
+//! The engine with its chains.
+
+use chainplane_dataplane::engine::{Engine, Hop};
+use chainplane_dataplane::flow::FlowTable;
+use chainplane_dataplane::function::{Build, Function, INSIDE, Interface, OUTSIDE};
+use chainplane_dataplane::objects::Objects;
+use chainplane_dataplane::packet::{HugePages, Pool, PoolConfig};
+use chainplane_nf::FunctionConfig;
+use chainplane_nf::config::{Shape, Site};
+use serde_json::{Value, json};
+
+use super::{Kind, Size};
+
+/// Functions of a chain.
+const FUNCTIONS: u16 = 4;
+
+fn config(value: Value) -> FunctionConfig {
+    let config: FunctionConfig = serde_json::from_value(value).expect("a configuration");
+    let errors = config.check();
+    assert!(errors.is_empty(), "{errors:?}");
+    config
+}
+
+/// Router, load balancer, NAT and firewall, from inside to outside.
+fn functions(kind: Kind, size: Size) -> [(&'static str, FunctionConfig); 4] {
+    let Size {
+        sessions, timeout, ..
+    } = size;
+    let tcp = kind.protocol == chainplane_dataplane::packet::protocol::TCP;
+    let at = std::net::SocketAddr::new(kind.service(), 80);
+    let service = format!("{at}/{}", if tcp { "tcp" } else { "udp" });
+    let timeouts = json!({
+        "tcp-established": timeout, "tcp-transitory": timeout, "udp": timeout, "icmp": timeout
+    });
+    let balanced =
+        json!({ "opening": timeout, "established": timeout, "closing": timeout, "udp": timeout });
+    let backends: Vec<Value> = (11..15)
+        .map(|n| {
+            let address = if kind.ipv6 {
+                format!("fd00:1::{n}")
+            } else {
+                format!("10.1.1.{n}")
+            };
+            json!({ "address": address })
+        })
+        .collect();
+    [
+        (
+            "core",
+            json!({ "router": {
+                "interfaces": {
+                    "in": {
+                        "address": ["10.0.1.1/24", "fd00:9::1/64"], "mac": "02:00:00:00:01:01",
+                        "neighbours": { "10.0.1.2": "02:00:00:00:01:02", "fd00:9::2": "02:00:00:00:01:02" },
+                    },
+                    "out": {
+                        "address": ["198.51.100.1/24", "2001:db8:9::1/64"], "mac": "02:00:00:00:02:01",
+                        "neighbours": { "198.51.100.2": "02:00:00:00:02:02", "2001:db8:9::2": "02:00:00:00:02:02" },
+                    },
+                },
+                "routes": [
+                    { "to": "10.0.0.0/8", "via": "10.0.1.2" }, { "to": "0.0.0.0/0", "via": "198.51.100.2" },
+                    { "to": "fd00::/16", "via": "fd00:9::2" }, { "to": "::/0", "via": "2001:db8:9::2" },
+                ],
+            } }),
+        ),
+        (
+            "frontend",
+            json!({ "load-balancer": { "address": service, "backends": backends, "sessions": sessions, "timeouts": balanced } }),
+        ),
+        (
+            "egress",
+            json!({ "nat": { "pool": "203.0.113.64/26", "inside": ["10.0.0.0/8"], "sessions": sessions, "timeouts": timeouts } }),
+        ),
+        (
+            "edge",
+            json!({ "firewall": {
+                "default": { "outbound": "allow", "inbound": "drop" },
+                "rules": [{ "allow": if tcp { "tcp" } else { "udp" }, "direction": "inbound", "to": kind.service().to_string(), "ports": [80, 443] }],
+                "sessions": sessions, "timeouts": timeouts,
+            } }),
+        ),
+    ]
+    .map(|(name, value)| (name, config(value)))
+}
+
+/// Where packets of a chain's two ports go.
+pub(super) fn ends_of(chain: u16) -> [Hop; 2] {
+    let first = chain * FUNCTIONS;
+    [
+        Hop::Function(first, Interface(0)),
+        Hop::Function(first + FUNCTIONS - 1, OUTSIDE),
+    ]
+}
+
+/// An engine with so many chains, whose ports are to be added: two for each, from inside to outside.
+pub(super) fn engine(kind: Kind, size: Size, chains: u16) -> Engine {
+    let pool = PoolConfig {
+        small: 4096,
+        large: 16,
+        huge_pages: HugePages::Auto,
+    };
+    let pool = Pool::new(pool).expect("memory for a packet pool");
+    let mut objects = Objects::default();
+    let mut built = Vec::new();
+    for chain in 0..chains {
+        build(kind, size, chain, &mut objects, &mut built);
+    }
+    let table = (size.flows > 0).then(|| {
+        FlowTable::new(size.flows, &objects, [7, 1, 2, 3]).expect("memory for the flow table")
+    });
+    let mut engine = Engine::new(pool, objects, table);
+    for (name, function, links) in built {
+        engine.add_function(name, function, links);
+    }
+    engine
+}
+
+/// A function's name, itself, and its interfaces with what they lead to.
+type Built = (&'static str, Box<dyn Function>, Vec<(String, Hop)>);
+
+fn build(kind: Kind, size: Size, chain: u16, objects: &mut Objects, built: &mut Vec<Built>) {
+    let configs = functions(kind, size);
+    let Shape::Junction { interfaces, .. } = configs[0].1.shape("core") else {
+        panic!("a router is a junction");
+    };
+    let out = interfaces.iter().position(|at| at.name == "out");
+    let out = out.expect("an interface of that name");
+    assert_eq!(out, 1);
+    let first = chain * FUNCTIONS;
+    for (index, (name, config)) in (first..).zip(configs) {
+        let is_router = index == first;
+        let site = Site {
+            name: name.to_owned(),
+            inside_mac: interfaces[out].mac.filter(|_| !is_router),
+            outside_mac: None,
+        };
+        let blueprint = config
+            .compile(&site)
+            .unwrap_or_else(|errors| panic!("{name}: {errors:?}"));
+        let function = blueprint.build(&mut Build {
+            objects,
+            seed: index.into(),
+        });
+        // A router's interfaces are numbered as an inline function's sides.
+        let before = match index - first {
+            0 => Hop::Port(2 * chain),
+            _ => Hop::Function(index - 1, OUTSIDE),
+        };
+        let after = match index - first {
+            3 => Hop::Port(2 * chain + 1),
+            _ => Hop::Function(index + 1, INSIDE),
+        };
+        let links = vec![("inside".to_owned(), before), ("outside".to_owned(), after)];
+        built.push((name, function, links));
+    }
+}
