@@ -132,6 +132,37 @@ impl Guests {
         Ok(Self { pairs, _ends: ends })
     }
 
+    /// Attaches two guests that send these frames, all of one length, without any opening of flows.
+    ///
+    /// # Errors
+    /// What attaching fails with.
+    pub fn sending(
+        sockets: [&Path; 2],
+        frames: &[Vec<Vec<u8>>; 2],
+        settings: Settings,
+    ) -> Result<Self, AttachError> {
+        let traffic = Traffic {
+            size: frames[0].first().map_or(0, Vec::len),
+            flows: frames[0].len(),
+            frames: frames[0].len(),
+        };
+        let [(end_a, a), (end_b, b)] = both(sockets, |socket| attach(socket, &traffic, settings))?;
+        let pairs = [(&end_a, a, &frames[0]), (&end_b, b, &frames[1])];
+        let pairs = pairs.map(|(end, pair, frames)| {
+            FastPair::new(
+                pair,
+                settings.mode,
+                NetHeader::default(),
+                frames,
+                end.spare(),
+            )
+        });
+        Ok(Self {
+            pairs,
+            _ends: vec![end_a, end_b],
+        })
+    }
+
     /// Attaches the guests of a case to the ports of its [`Setup`](crate::chain::Setup).
     ///
     /// # Errors

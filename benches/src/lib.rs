@@ -11,6 +11,7 @@ pub mod memory;
 #[cfg(target_arch = "x86_64")]
 pub mod microguest;
 pub mod opening;
+pub mod rings;
 pub mod routes;
 pub mod siege;
 pub mod traffic;

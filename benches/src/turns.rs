@@ -1,7 +1,6 @@
 //! Driver and back end in turn, in one thread: without the noise between cores, and the same instructions each time.
 
 use std::hint::black_box;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,7 +11,7 @@ use chainplane_dataplane::time::Time;
 use crate::allocations;
 use crate::case::Case;
 use crate::chain::Setup;
-use crate::guests::{Guests, Progress};
+use crate::guests::{AttachError, Guests, Progress};
 
 /// Guests and engine in one thread.
 pub struct Turns {
@@ -32,7 +31,8 @@ impl Turns {
         let directory = tempfile::tempdir().expect("a directory for sockets");
         let model = Setup::of(case, directory.path(), "{}").model();
         let (engine, devices) = Detached::open(&model).expect("an engine");
-        let (guests, engine) = attach(directory.path(), case, engine);
+        let (path, case) = (directory.path().to_owned(), *case);
+        let (guests, engine) = attach(engine, move || Guests::attach_all(&path, &case));
         let mut made = Self {
             guests,
             engine,
@@ -76,11 +76,14 @@ pub fn back_end(engine: &mut Engine, now: Time) {
 
 /// The engine has to pass poll boundaries while the guests attach, which takes another thread; an engine does not
 /// leave its thread, so the guests are attached there and come back.
-fn attach(directory: &Path, case: &Case, mut engine: Engine) -> (Guests, Engine) {
+pub(crate) fn attach(
+    mut engine: Engine,
+    guests: impl FnOnce() -> Result<Guests, AttachError> + Send + 'static,
+) -> (Guests, Engine) {
     let done = Arc::new(AtomicBool::new(false));
-    let (flag, path, case) = (Arc::clone(&done), directory.to_owned(), *case);
+    let flag = Arc::clone(&done);
     let attaching = std::thread::spawn(move || {
-        let guests = Guests::attach_all(&path, &case);
+        let guests = guests();
         flag.store(true, Ordering::Release);
         guests.expect("guests that attach")
     });

@@ -1,15 +1,21 @@
-//! What a router alone costs: few routes and the Internet's, few destinations and many, with flow records and without;
-//! in memory, in one thread.
+//! What a router alone costs: few routes and the Internet's, few destinations and many.
 //!
-//! `routing [--rounds N]` prints cycles a packet, those of the ports in memory included; `routing --count
-//! few|internet DESTINATIONS records|functions|stages PACKETS` forwards so many packets, for callgrind.
+//! * `routing [--rounds N]`: in memory, with flow records and without; cycles a packet, the ports' own included.
+//! * `routing --rings N`: between guests, whose turn it is in the same thread; cycles a packet of the back end alone.
+//! * `routing --cores few|internet DESTINATIONS SECONDS`: between guests driven from core 1; Mpps.
+//! * `routing --drive SOCKET_A SOCKET_B DESTINATIONS SECONDS`: any back end with the few routes, driven so.
+//! * `routing --rules`: the few routes as DPDK's l3fwd reads them.
+//! * `routing --count few|internet DESTINATIONS records|functions|stages PACKETS`: for callgrind; in memory.
 
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chainplane_benches::memory::{By, InMemory, router};
+use chainplane_benches::rings::{self, Rings, frames};
 use chainplane_benches::routes::Routes;
 use chainplane_nf::config::Site;
+use chainplane_vhost::driver::FastMode;
 
 /// Packets of one measurement.
 const PACKETS: u64 = 1 << 20;
@@ -22,25 +28,116 @@ fn main() -> ExitCode {
     let done = match words[..] {
         ["--count", routes, flows, by, packets] => count(routes, flows, by, packets),
         ["--rounds", rounds] => rounds.parse().ok().and_then(time),
+        ["--rings", rounds] => rounds.parse().ok().and_then(time_rings),
+        ["--cores", routes, flows, seconds] => cores(routes, flows, seconds),
+        ["--drive", a, b, flows, seconds] => drive([a, b], flows, seconds),
+        ["--rules"] => rules(),
         [] => time(10),
         _ => None,
     };
     if done.is_none() {
-        eprintln!(
-            "usage: routing [--rounds N] | --count few|internet DESTINATIONS records|functions|stages PACKETS"
-        );
+        eprintln!("usage: see the head of benches/src/bin/routing.rs");
         return ExitCode::from(2);
     }
     ExitCode::SUCCESS
 }
 
+fn named(routes: &str) -> Option<Routes> {
+    match routes {
+        "few" => Some(Routes::Few),
+        "internet" => Some(Routes::Internet),
+        _ => None,
+    }
+}
+
+fn cores(routes: &str, flows: &str, seconds: &str) -> Option<()> {
+    let (routes, _) = named(routes)?.list();
+    let directory = tempfile::tempdir().ok()?;
+    let _instance = rings::instance(&routes, directory.path());
+    let [a, b] = ["a.sock", "b.sock"].map(|name| directory.path().join(name));
+    report([&a, &b], &frames(&routes, flows.parse().ok()?), seconds)
+}
+
+fn drive(sockets: [&str; 2], flows: &str, seconds: &str) -> Option<()> {
+    let (routes, _) = Routes::Few.list();
+    let frames = frames(&routes, flows.parse().ok()?);
+    report(sockets.map(Path::new), &frames, seconds)
+}
+
+fn report(sockets: [&Path; 2], frames: &[Vec<Vec<u8>>; 2], seconds: &str) -> Option<()> {
+    let time = Duration::from_secs(seconds.parse().ok()?);
+    match rings::drive(sockets, frames, 1, time) {
+        Ok((mpps, empty)) => println!("mpps={mpps:.3} empty={:.0}%", empty * 100.0),
+        Err(error) => println!("mpps=0 error={error}"),
+    }
+    Some(())
+}
+
+/// Prefix and port.
+fn rules() -> Option<()> {
+    for route in Routes::Few.list().0 {
+        let first = std::net::Ipv4Addr::from_bits(route.first);
+        println!("R{first}/{} {}", route.len, route.side());
+    }
+    Some(())
+}
+
+fn time_rings(rounds: usize) -> Option<()> {
+    let clock = quanta::Clock::new();
+    let count = FLOWS[FLOWS.len() - 1];
+    let few = Routes::Few.list().0;
+    let (internet, what) = Routes::Internet.list();
+    let mut cases = [
+        (
+            "64 routes, 1024 destinations that the driver does not touch",
+            Rings::new(&few, 1024, FastMode::IndexOnly),
+            Vec::new(),
+        ),
+        (
+            "64 routes, random destinations",
+            Rings::new(&few, count, FastMode::Rewrite),
+            Vec::new(),
+        ),
+        (
+            what,
+            Rings::new(&internet, count, FastMode::Rewrite),
+            Vec::new(),
+        ),
+    ];
+    for round in 0..=rounds {
+        for (_, rings, cycles) in &mut cases {
+            let (packets, spent) = rings.forward(PACKETS, &clock);
+            // The first round warms up.
+            if round > 0 {
+                cycles.push(spent as f64 / packets as f64);
+            }
+        }
+    }
+    for (what, _, cycles) in &mut cases {
+        println!("{what}: {}", spread(cycles)?);
+    }
+    let ratio = cases[1]
+        .2
+        .iter()
+        .zip(&cases[2].2)
+        .map(|(few, many)| few / many);
+    println!(
+        "random destinations: speed with the Internet's prefixes over that with 64 routes: {}",
+        spread(&mut ratio.collect())?
+    );
+    Some(())
+}
+
+/// Median, lowest, highest.
+fn spread(values: &mut Vec<f64>) -> Option<String> {
+    values.sort_by(f64::total_cmp);
+    let (low, mid, high) = (values.first()?, values[values.len() / 2], values.last()?);
+    Some(format!("{mid:.2} ({low:.2} to {high:.2})"))
+}
+
 /// `None` for words that make no sense.
 fn count(routes: &str, flows: &str, by: &str, packets: &str) -> Option<()> {
-    let routes = match routes {
-        "few" => Routes::Few,
-        "internet" => Routes::Internet,
-        _ => return None,
-    };
+    let routes = named(routes)?;
     let by = match by {
         "records" => By::Records,
         "functions" => By::Functions,
@@ -83,14 +180,9 @@ fn time(rounds: usize) -> Option<()> {
                 }
             }
             for (by, mut cycles) in ways.into_iter().zip(cycles) {
-                cycles.sort_by(f64::total_cmp);
-                let (low, mid, high) = (
-                    cycles[0],
-                    cycles[cycles.len() / 2],
-                    cycles[cycles.len() - 1],
-                );
                 println!(
-                    "  {flows:>7} destinations, {by:<10?} {mid:>7.1} cycles ({low:.1} to {high:.1})"
+                    "  {flows:>7} destinations, {by:<10?} {} cycles",
+                    spread(&mut cycles)?
                 );
             }
         }

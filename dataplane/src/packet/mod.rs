@@ -116,6 +116,7 @@ impl Offload {
 impl Packet {
     /// The longest IP packet that this becomes on a wire: its own IP length, or that of one piece where it is to
     /// be cut. What a path MTU is held against.
+    #[inline]
     pub fn wire_len(&self) -> usize {
         let (layers, offload) = (self.layers(), self.offload());
         let l3_len = self.len().saturating_sub(layers.l3 as usize);

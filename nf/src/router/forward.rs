@@ -1,6 +1,8 @@
 //! The short way: packets for neighbours that are known, a batch at a time. Anything else goes the long one, packet by
 //! packet.
 
+use core::net::IpAddr;
+
 use chainplane_dataplane::function::{Context, Exits, Interface};
 use chainplane_dataplane::packet::{BURST, MacPair, Packet};
 
@@ -28,6 +30,8 @@ impl NextHop {
 pub struct Forwarder {
     ahead: [TargetId; BURST],
     hops: Box<[NextHop]>,
+    /// The source seen last that is a host's: most packets of a port are from the one before.
+    host: Option<IpAddr>,
 }
 
 impl Forwarder {
@@ -41,6 +45,7 @@ impl Forwarder {
         Self {
             ahead: [0; BURST],
             hops: vec![unknown; tables.target_count()].into(),
+            host: None,
         }
     }
 
@@ -62,6 +67,17 @@ impl Forwarder {
         }
     }
 
+    #[inline]
+    fn is_host(&mut self, tables: &Tables, source: IpAddr) -> bool {
+        if self.host != Some(source) {
+            if tables.source(source) != Source::Host {
+                return false;
+            }
+            self.host = Some(source);
+        }
+        true
+    }
+
     /// By which interface and with which addresses a packet leaves that came in by `link`; `None` if that takes more
     /// than a look.
     #[inline]
@@ -77,7 +93,7 @@ impl Forwarder {
             && packet.mac_dst() == link.mac
             && link.speaks(layers.is_ipv6())
             && packet.ttl() > 1
-            && tables.source(packet.ip_src()) == Source::Host;
+            && self.is_host(tables, packet.ip_src());
         if !is_plain {
             return None;
         }

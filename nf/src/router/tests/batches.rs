@@ -26,8 +26,9 @@ fn apply_together(net: &mut Net, ops: &[Op]) -> Vec<Vec<(usize, Vec<u8>)>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
-    fn batches_change_nothing(ops in proptest::collection::vec(op(), 1..200)) {
+    fn batches_change_nothing(ops in proptest::collection::vec(op(), 1..150)) {
         let (mut batches, mut one_by_one) = (Net::acquainted(None), Net::acquainted(None));
         batches.sim.without_records();
         let (a, b) = (apply_together(&mut batches, &ops), apply_together(&mut one_by_one, &ops));
