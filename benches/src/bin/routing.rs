@@ -3,8 +3,6 @@
 //! * `routing [--rounds N]`: in memory, with flow records and without; cycles a packet, the ports' own included.
 //! * `routing --rings N`: between guests, whose turn it is in the same thread; cycles a packet of the back end alone.
 //! * `routing --cores few|internet DESTINATIONS SECONDS`: between guests driven from core 1; Mpps.
-//! * `routing --drive SOCKET_A SOCKET_B DESTINATIONS SECONDS`: any back end with the few routes, driven so.
-//! * `routing --rules`: the few routes as DPDK's l3fwd reads them.
 //! * `routing --count few|internet DESTINATIONS records|functions|stages PACKETS`: for callgrind; in memory.
 
 use std::path::Path;
@@ -30,8 +28,6 @@ fn main() -> ExitCode {
         ["--rounds", rounds] => rounds.parse().ok().and_then(time),
         ["--rings", rounds] => rounds.parse().ok().and_then(time_rings),
         ["--cores", routes, flows, seconds] => cores(routes, flows, seconds),
-        ["--drive", a, b, flows, seconds] => drive([a, b], flows, seconds),
-        ["--rules"] => rules(),
         [] => time(10),
         _ => None,
     };
@@ -58,26 +54,11 @@ fn cores(routes: &str, flows: &str, seconds: &str) -> Option<()> {
     report([&a, &b], &frames(&routes, flows.parse().ok()?), seconds)
 }
 
-fn drive(sockets: [&str; 2], flows: &str, seconds: &str) -> Option<()> {
-    let (routes, _) = Routes::Few.list();
-    let frames = frames(&routes, flows.parse().ok()?);
-    report(sockets.map(Path::new), &frames, seconds)
-}
-
 fn report(sockets: [&Path; 2], frames: &[Vec<Vec<u8>>; 2], seconds: &str) -> Option<()> {
     let time = Duration::from_secs(seconds.parse().ok()?);
     match rings::drive(sockets, frames, 1, time) {
         Ok((mpps, empty)) => println!("mpps={mpps:.3} empty={:.0}%", empty * 100.0),
         Err(error) => println!("mpps=0 error={error}"),
-    }
-    Some(())
-}
-
-/// Prefix and port.
-fn rules() -> Option<()> {
-    for route in Routes::Few.list().0 {
-        let first = std::net::Ipv4Addr::from_bits(route.first);
-        println!("R{first}/{} {}", route.len, route.side());
     }
     Some(())
 }
