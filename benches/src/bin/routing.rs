@@ -104,13 +104,13 @@ fn time_rings(rounds: usize) -> Option<()> {
         .map(|(few, many)| few / many);
     println!(
         "random destinations: speed with the Internet's prefixes over that with 64 routes: {}",
-        spread(&mut ratio.collect())?
+        spread(&mut ratio.collect::<Vec<_>>())?
     );
     Some(())
 }
 
 /// Median, lowest, highest.
-fn spread(values: &mut Vec<f64>) -> Option<String> {
+fn spread(values: &mut [f64]) -> Option<String> {
     values.sort_by(f64::total_cmp);
     let (low, mid, high) = (values.first()?, values[values.len() / 2], values.last()?);
     Some(format!("{mid:.2} ({low:.2} to {high:.2})"))
