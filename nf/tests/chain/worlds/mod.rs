@@ -33,7 +33,7 @@ const HITS: u64 = 40;
 const REACHED: &[(&str, u64)] = &[
     ("flow-guarded", 20_000),
     ("flow-stale", 4000),
-    ("flow-evicted", 4000),
+    ("flow-evicted", 1_000),
     ("firewall: in-session", 200_000),
     ("firewall: sessions-full", 2000),
     ("firewall: related", 1000),
