@@ -71,7 +71,9 @@ impl Objects {
             slots[object as usize].last_seen = now.ticks();
             sessions &= sessions - 1;
         }
-        templates.count(record.template, packet.len());
+        if template.count(packet.len()) {
+            templates.counts(record.template);
+        }
         Ok(egress)
     }
 }

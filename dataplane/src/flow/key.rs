@@ -72,20 +72,22 @@ impl FlowKey {
         (self.kind >> 8) as u8 == IPV6
     }
 
-    /// All of an IPv4 flow's key; of an IPv6 one all but the addresses, which are mixed to a word each.
-    #[inline]
+    /// All of an IPv4 flow's key; of an IPv6 one all but the addresses, of which it has a mixture.
+    #[inline(always)]
     pub(super) fn short(&self) -> ShortKey {
-        let word = |address: [u64; 2]| {
-            let mixed = address[0] ^ address[1];
-            mixed as u32 ^ (mixed >> 32) as u32
-        };
-        let (src, dst) = (word(self.src), word(self.dst));
-        ShortKey([src, dst, self.ports, self.place, self.kind])
+        let addresses = self.src[0] ^ self.dst[0].rotate_left(32);
+        ShortKey([
+            addresses as u32,
+            (addresses >> 32) as u32,
+            self.ports,
+            self.place,
+            self.kind,
+        ])
     }
 }
 
 /// A key in 20 bytes; see [`FlowKey::short`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros)]
+#[derive(Clone, Copy, Debug, FromZeros)]
 #[repr(C)]
 pub(super) struct ShortKey([u32; 5]);
 
@@ -96,11 +98,22 @@ impl ShortKey {
     }
 
     /// TCP or UDP, if it is one of these over IPv4.
-    #[inline]
+    #[inline(always)]
     pub(super) fn transport_over_ipv4(&self) -> Option<u8> {
         const TCP: u32 = protocol::TCP as u32 | (IPV4 as u32) << 8;
         const UDP: u32 = protocol::UDP as u32 | (IPV4 as u32) << 8;
         matches!(self.0[4], TCP | UDP).then_some(self.0[4] as u8)
+    }
+}
+
+/// Without a branch for each word.
+impl PartialEq for ShortKey {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        let wide = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let ([a, b, c, d, e], [f, g, h, i, j]) = (self.0, other.0);
+        let differs = (wide(a, b) ^ wide(f, g)) | (wide(c, d) ^ wide(h, i)) | u64::from(e ^ j);
+        differs == 0
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a path does to a packet's headers, as data, and doing it.
 //!
-//! There are two forms. The packet of nearly every flow (IPv4 without options, TCP or UDP) is rewritten where its fields
+//! There are two forms. The packet of nearly every flow (IPv4 without options, TCP or UDP, no VLAN) is rewritten where its fields
 //! are known to be, all of them, changed or not: what a path left alone is written as it was. The general form finds the
 //! fields by the packet's layers. Both give the same packet.
 
@@ -9,6 +9,9 @@ use super::record::{Record, Wide};
 use super::recorder::Recorder;
 use super::template::Work;
 use crate::packet::{Packet, Sum, protocol};
+
+/// Both MAC addresses of a frame.
+const MACS: usize = 12;
 
 /// New addresses and ports, with what the checksums change by.
 #[derive(Clone, Copy, Debug)]
@@ -75,84 +78,80 @@ fn port_change(packet: &Packet, old: u32, new: u32) -> Sum {
 }
 
 /// Whether a packet of the record's flow meets its guards; if so, it is rewritten.
-#[inline]
+#[inline(always)]
 pub(super) fn apply(packet: &mut Packet, work: &Work, record: &Record, wide: &Wide) -> bool {
-    if work.guarded != 0 && !guarded_mac_is_right(packet, work) {
-        return false;
-    }
-    let l3_len = packet.len() - usize::from(packet.layers().l3).min(packet.len());
+    let l3 = packet.layers().l3;
     // A piece is never longer than what it is cut from.
-    if l3_len > work.wire_len as usize && packet.wire_len() > work.wire_len as usize {
+    let fits =
+        packet.len() <= work.wire_len as usize || packet.wire_len() <= work.wire_len as usize;
+    if let (14, true, Some(transport)) = (l3, fits, record.key.transport_over_ipv4()) {
+        plain(packet, transport, work, record)
+    } else {
+        fits && general(packet, work, record, wide)
+    }
+}
+
+/// Rewrites a frame's MAC addresses, if the first of them is as it must be.
+#[inline(always)]
+fn rewrite_macs(frame: &mut [u8; MACS], work: &Work) -> bool {
+    let [low @ .., h0, h1, h2, h3] = *frame;
+    let (low, high) = (
+        u64::from_ne_bytes(low),
+        u32::from_ne_bytes([h0, h1, h2, h3]),
+    );
+    if (low ^ work.guard) & work.guarded != 0 {
         return false;
     }
-    match record.key.transport_over_ipv4() {
-        Some(transport) => plain(packet, transport, work, record),
-        None => general(packet, work, record, wide),
-    }
-}
-
-#[inline]
-fn guarded_mac_is_right(packet: &Packet, work: &Work) -> bool {
-    let first = packet
-        .head()
-        .first_chunk()
-        .map(|bytes| u64::from_ne_bytes(*bytes));
-    first.is_some_and(|first| (first ^ work.guard) & work.guarded == 0)
-}
-
-#[inline]
-fn rewrite_macs(packet: &mut Packet, work: &Work) {
-    let Some(macs) = packet.head_mut().first_chunk_mut::<12>() else {
-        return;
-    };
-    let mut words: [u32; 3] = zerocopy::transmute!(*macs);
-    for (word, (kept, new)) in words.iter_mut().zip(work.kept.iter().zip(&work.macs)) {
-        *word = *word & kept | new;
-    }
-    *macs = zerocopy::transmute!(words);
+    let ((kept_low, kept_high), (new_low, new_high)) = (work.kept.words(), work.macs.words());
+    frame[..8].copy_from_slice(&(low & kept_low | new_low).to_ne_bytes());
+    frame[8..].copy_from_slice(&(high & kept_high | new_high).to_ne_bytes());
+    true
 }
 
 /// A checksum field after what it covers has changed (RFC 1624, equation 3); both are folded sums.
-#[inline]
+#[inline(always)]
 fn changed(field: u16, by: u16) -> u16 {
     let sum = u32::from(!field) + u32::from(by);
     !((sum & 0xffff) + (sum >> 16)) as u16
 }
 
-/// TCP or UDP over an IPv4 header without options.
-#[inline]
+/// TCP or UDP over an IPv4 header without options, in a frame without a tag.
+#[inline(always)]
 fn plain(packet: &mut Packet, transport: u8, work: &Work, record: &Record) -> bool {
-    /// The IPv4 header and the ports.
-    const BYTES: usize = 24;
-    let l3 = usize::from(packet.layers().l3);
+    /// All headers up to UDP's.
+    const BYTES: usize = 42;
+    const TTL: usize = 22;
+    const TCP_CHECKSUM: usize = 50;
     let partial = packet.has_partial_checksum();
-    let Some(header) = packet
-        .head_mut()
-        .get_mut(l3..)
-        .and_then(<[u8]>::first_chunk_mut::<BYTES>)
-    else {
+    let Some((frame, rest)) = packet.head_mut().split_first_chunk_mut::<BYTES>() else {
         return false;
     };
-    if work.ttl != 0 && header[8] <= work.ttl {
+    if work.ttl != 0 && frame[TTL] <= work.ttl {
         return false;
     }
-    header[8] = header[8].wrapping_sub(work.ttl);
-    let checksum = u16::from_be_bytes([header[10], header[11]]);
-    [header[10], header[11]] = changed(checksum, record.ip).to_be_bytes();
-    header[12..16].copy_from_slice(&record.new_src);
-    header[16..20].copy_from_slice(&record.new_dst);
-    header[20..24].copy_from_slice(&record.new_ports);
-    let udp = transport == protocol::UDP;
-    let at = l3 + 20 + if udp { 6 } else { 16 };
-    if let Some([high, low]) = packet.head_mut().get_mut(at..at + 2) {
-        let field = u16::from_be_bytes([*high, *low]);
-        [*high, *low] = transport_checksum(field, udp, partial, record).to_be_bytes();
+    let Some(macs) = frame.first_chunk_mut::<MACS>() else {
+        return false;
+    };
+    if !rewrite_macs(macs, work) {
+        return false;
     }
-    rewrite_macs(packet, work);
+    frame[TTL] = frame[TTL].wrapping_sub(work.ttl);
+    let checksum = u16::from_be_bytes([frame[24], frame[25]]);
+    [frame[24], frame[25]] = changed(checksum, record.ip).to_be_bytes();
+    frame[26..30].copy_from_slice(&record.new_src);
+    frame[30..34].copy_from_slice(&record.new_dst);
+    frame[34..38].copy_from_slice(&record.new_ports);
+    if transport == protocol::UDP {
+        let field = u16::from_be_bytes([frame[40], frame[41]]);
+        [frame[40], frame[41]] = transport_checksum(field, true, partial, record).to_be_bytes();
+    } else if let Some([high, low]) = rest.get_mut(TCP_CHECKSUM - BYTES..TCP_CHECKSUM - BYTES + 2) {
+        let field = u16::from_be_bytes([*high, *low]);
+        [*high, *low] = transport_checksum(field, false, partial, record).to_be_bytes();
+    }
     true
 }
 
-#[inline]
+#[inline(always)]
 fn transport_checksum(field: u16, udp: bool, partial: bool, record: &Record) -> u16 {
     if partial {
         // The sum of the pseudo-header, not complemented.
@@ -167,11 +166,15 @@ fn transport_checksum(field: u16, udp: bool, partial: bool, record: &Record) -> 
     }
 }
 
+#[inline(never)]
 pub(super) fn general(packet: &mut Packet, work: &Work, record: &Record, wide: &Wide) -> bool {
     if work.ttl != 0 && packet.ttl() <= work.ttl {
         return false;
     }
-    rewrite_macs(packet, work);
+    let macs = packet.head_mut().first_chunk_mut();
+    if !macs.is_some_and(|macs| rewrite_macs(macs, work)) {
+        return false;
+    }
     let ipv6 = record.key.is_ipv6();
     let l3 = usize::from(packet.layers().l3);
     if ipv6 {

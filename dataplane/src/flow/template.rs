@@ -25,6 +25,28 @@ use crate::packet::{BURST, Mac};
 /// Templates at most; flows that want yet another are handled by the stages.
 const MOST: usize = 1 << 16;
 
+/// Twelve bytes in two words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromZeros)]
+#[repr(C)]
+pub(super) struct Macs {
+    low: [u32; 2],
+    high: u32,
+}
+
+impl Macs {
+    #[inline(always)]
+    fn of(bytes: [u8; 12]) -> Self {
+        let [a, b, high]: [u32; 3] = zerocopy::transmute!(bytes);
+        Self { low: [a, b], high }
+    }
+
+    /// As the frame's first eight bytes, and the four behind them.
+    #[inline(always)]
+    pub fn words(&self) -> (u64, u32) {
+        (zerocopy::transmute!(self.low), self.high)
+    }
+}
+
 /// Guards and what is done to every packet. All words are of bytes in the order of the frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromZeros)]
 #[repr(C)]
@@ -33,8 +55,8 @@ pub(super) struct Work {
     pub guarded: u64,
     pub guard: u64,
     /// Which bits of the first twelve bytes, both MAC addresses, stay; the others are those of `macs`.
-    pub kept: [u32; 3],
-    pub macs: [u32; 3],
+    pub kept: Macs,
+    pub macs: Macs,
     /// The longest IP packet, in bytes.
     pub wire_len: u32,
     /// The port that packets leave by.
@@ -77,6 +99,14 @@ pub(super) struct Template {
 }
 
 impl Template {
+    /// Counts a packet that used it; true for the first one since the counts were drained.
+    #[inline(always)]
+    pub fn count(&mut self, bytes: usize) -> bool {
+        self.bytes += bytes as u32;
+        self.packets += 1;
+        self.packets == 1
+    }
+
     /// The objects it rests on, with the epochs at which it does.
     pub fn dependencies(&self) -> impl Iterator<Item = (ObjectId, u32)> {
         let rare = &self.rare;
@@ -208,16 +238,10 @@ impl Templates {
         self.get_mut(number).next = free;
     }
 
-    /// Counts a packet that used it.
-    #[inline]
-    pub fn count(&mut self, number: u16, bytes: usize) {
-        let template = self.get_mut(number);
-        template.bytes += bytes as u32;
-        template.packets += 1;
-        if template.packets == 1 {
-            // There are no more than the packets of a batch.
-            let _ = self.counting.try_push(number);
-        }
+    /// A template with packets to count, as [`Template::count`] told, is to be drained.
+    pub fn counts(&mut self, number: u16) {
+        // There are no more than the packets of a batch.
+        let _ = self.counting.try_push(number);
     }
 
     /// Hands over what was counted since the last time: path, packets, bytes, and the functions' slots that count too.
@@ -250,7 +274,6 @@ impl Templates {
 
 pub(super) fn work(recorder: &Recorder, end: End) -> Work {
     let mut work = Work {
-        kept: [u32::MAX; 3],
         wire_len: recorder.guard_wire_len,
         ttl: recorder.ttl,
         ..Work::default()
@@ -274,8 +297,7 @@ pub(super) fn work(recorder: &Recorder, end: End) -> Work {
             macs[at..at + 6].copy_from_slice(&mac);
         }
     }
-    work.kept = zerocopy::transmute!(kept);
-    work.macs = zerocopy::transmute!(macs);
+    (work.kept, work.macs) = (Macs::of(kept), Macs::of(macs));
     work
 }
 
