@@ -110,10 +110,8 @@ impl ShortKey {
 impl PartialEq for ShortKey {
     #[inline(always)]
     fn eq(&self, other: &Self) -> bool {
-        let wide = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-        let ([a, b, c, d, e], [f, g, h, i, j]) = (self.0, other.0);
-        let differs = (wide(a, b) ^ wide(f, g)) | (wide(c, d) ^ wide(h, i)) | u64::from(e ^ j);
-        differs == 0
+        let differ = |at: usize| u64::from(self.0[at] ^ other.0[at]);
+        differ(0) | differ(1) | differ(2) | differ(3) | differ(4) == 0
     }
 }
 

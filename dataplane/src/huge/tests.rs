@@ -2,14 +2,15 @@ use std::rc::Rc;
 
 use super::*;
 
-/// Pages of a range that are in memory.
+/// Pages of it that are there, by the kernel's page map: neighbouring mappings may be merged into one range.
 fn resident(memory: &Mapping) -> usize {
-    let map = std::fs::read_to_string("/proc/self/smaps").unwrap();
-    let start = format!("{:x}-", memory.base.addr());
-    let of_range = map.split_once(&start).unwrap().1;
-    let line = of_range.lines().find(|line| line.starts_with("Rss:"));
-    let kilobytes = line.unwrap().split_whitespace().nth(1).unwrap();
-    kilobytes.parse::<usize>().unwrap() * 1024 / PAGE
+    use std::os::unix::fs::FileExt;
+    let mut entries = vec![0; memory.bytes / PAGE * 8];
+    let map = std::fs::File::open("/proc/self/pagemap").unwrap();
+    let at = memory.base.addr().get() / PAGE * 8;
+    map.read_exact_at(&mut entries, at as u64).unwrap();
+    // Bit 63: present.
+    entries.chunks(8).filter(|entry| entry[7] & 0x80 != 0).count()
 }
 
 #[test]
