@@ -11,7 +11,7 @@ use super::{Entry, Key, SessionId, SessionTable, VACANT};
 use crate::objects::Objects;
 use crate::time::Time;
 
-/// Slots that a tick looks at. To end a session takes some lines that are far away; so many take less than 20 µs.
+/// Slots that a tick looks at. To end a session takes some lines that are far away, so that many take microseconds.
 pub(super) const LOOKS: usize = 64;
 /// Sessions made after which the hand moves on; it may end twice as many.
 pub(super) const MADE: usize = TOGETHER;
