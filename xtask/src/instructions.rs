@@ -19,15 +19,16 @@ const CASES: [(&str, u32); 12] = [
     ("64-no-merge", 50_000),
     ("64-ring-256", 50_000),
     ("64-packed", 50_000),
-    ("64-one-function", 20_000),
-    ("64-four-functions", 20_000),
-    ("64-eight-functions", 20_000),
+    // What opening the flows takes depends on each run's seeds, and is to be lost among many packets.
+    ("64-one-function", 150_000),
+    ("64-four-functions", 150_000),
+    ("64-eight-functions", 150_000),
     ("64-router", 20_000),
     ("1518", 20_000),
-    ("1518-four-functions", 20_000),
+    ("1518-four-functions", 100_000),
     // Fewer vary by more than is tolerated: rings and buffers are touched for the first time.
-    ("large", 1600),
-    ("large-four-functions", 1600),
+    ("large", 6400),
+    ("large-four-functions", 6400),
 ];
 
 /// What a case may cost more, or less, than was recorded, in percent.

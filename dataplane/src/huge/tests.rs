@@ -10,7 +10,10 @@ fn resident(memory: &Mapping) -> usize {
     let at = memory.base.addr().get() / PAGE * 8;
     map.read_exact_at(&mut entries, at as u64).unwrap();
     // Bit 63: present.
-    entries.chunks(8).filter(|entry| entry[7] & 0x80 != 0).count()
+    entries
+        .chunks(8)
+        .filter(|entry| entry[7] & 0x80 != 0)
+        .count()
 }
 
 #[test]
