@@ -147,22 +147,9 @@ impl Drop for Mapping {
     }
 }
 
-/// Memory for `count` values.
-fn map_values<T>(count: usize) -> io::Result<Mapping> {
-    const { assert!(align_of::<T>() <= PAGE) };
-    let bytes = count
-        .checked_mul(size_of::<T>())
-        .ok_or(io::ErrorKind::OutOfMemory)?;
-    Mapping::new(bytes, HugePages::Auto)
-}
-
 /// An array whose length is given when it is made, and whose values are all zero then.
 #[derive(Debug)]
-pub struct HugeArray<T> {
-    memory: Mapping,
-    len: usize,
-    values: PhantomData<T>,
-}
+pub struct HugeArray<T>(HugeVec<T>);
 
 impl<T: FromZeros> HugeArray<T> {
     /// An array of `len` zeros.
@@ -171,11 +158,10 @@ impl<T: FromZeros> HugeArray<T> {
     /// The system has not so much memory.
     pub fn zeroed(len: usize) -> io::Result<Self> {
         const { assert!(!std::mem::needs_drop::<T>()) };
-        Ok(Self {
-            memory: map_values::<T>(len)?,
-            len,
-            values: PhantomData,
-        })
+        let mut list = HugeVec::with_capacity(len)?;
+        // There is memory for so many values, and zeros are values.
+        list.len = len;
+        Ok(Self(list))
     }
 }
 
@@ -184,17 +170,14 @@ impl<T> Deref for HugeArray<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        // SAFETY: `zeroed` mapped memory for `len` values, which are valid as zeros and are only changed through
-        // `deref_mut`; it is aligned to a page.
-        unsafe { std::slice::from_raw_parts(self.memory.base().cast().as_ptr(), self.len) }
+        &self.0
     }
 }
 
 impl<T> DerefMut for HugeArray<T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: as in `deref`, and `&mut self` makes it the only reference.
-        unsafe { std::slice::from_raw_parts_mut(self.memory.base().cast().as_ptr(), self.len) }
+        &mut self.0
     }
 }
 
@@ -214,8 +197,12 @@ impl<T> HugeVec<T> {
     /// # Errors
     /// The system has not so much memory.
     pub fn with_capacity(capacity: usize) -> io::Result<Self> {
+        const { assert!(align_of::<T>() <= PAGE) };
+        let bytes = capacity
+            .checked_mul(size_of::<T>())
+            .ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self {
-            memory: map_values::<T>(capacity)?,
+            memory: Mapping::new(bytes, HugePages::Auto)?,
             capacity,
             len: 0,
             values: PhantomData,
@@ -256,7 +243,8 @@ impl<T> Deref for HugeVec<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        // SAFETY: `push` wrote the first `len` values; the memory is aligned to a page.
+        // SAFETY: the first `len` values were written by `push`, or are zeros which `HugeArray` knows to be values; the
+        // memory is aligned to a page.
         unsafe { std::slice::from_raw_parts(self.memory.base().cast().as_ptr(), self.len) }
     }
 }

@@ -7,6 +7,7 @@ pub mod counters;
 pub mod engine;
 pub mod flow;
 pub mod function;
+mod hashing;
 pub mod huge;
 pub mod objects;
 pub mod offload;
@@ -19,6 +20,7 @@ pub mod rota;
 pub mod session;
 pub mod sim;
 pub mod stats;
+mod tags;
 pub mod tails;
 #[cfg(test)]
 mod testing;

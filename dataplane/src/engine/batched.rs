@@ -4,7 +4,7 @@ use super::walk::{MAX_HOPS, Walked};
 use super::{Engine, EngineCounter, Hop};
 use crate::function::{Exits, Interface};
 use crate::offload;
-use crate::packet::{Batch, Packet, common, parse};
+use crate::packet::{Batch, Packet, parse};
 use crate::port::PortDrop;
 use crate::time::Time;
 
@@ -82,14 +82,11 @@ impl Engine {
 
     /// Sends on the first packets of a batch, each by its exit.
     fn leave(&mut self, stage: Stage, batch: &mut Batch, exits: &[Interface], now: Time) {
-        let bytes = |packets: &[Packet]| packets.iter().map(Packet::len).sum();
-        let passed = &batch[..exits.len()];
-        let slot = &self.functions[stage.function as usize];
-        slot.tally.enter_many(stage.by, passed.len(), bytes(passed));
         for same in exits.chunk_by(|a, b| a == b) {
+            let bytes = batch[..same.len()].iter().map(Packet::len).sum();
             let slot = &self.functions[stage.function as usize];
-            slot.tally
-                .leave_many(same[0], same.len(), bytes(&batch[..same.len()]));
+            slot.tally.enter_many(stage.by, same.len(), bytes);
+            slot.tally.leave_many(same[0], same.len(), bytes);
             let packets = batch.drain(..same.len());
             match slot.links[same[0].0 as usize] {
                 Hop::Port(port) => packets.for_each(|packet| self.send(port, packet, now)),
@@ -127,12 +124,7 @@ impl Engine {
 
 #[inline]
 fn check(packet: &mut Packet) -> Result<(), PortDrop> {
-    if let Some(found) = common(packet.head(), packet.len()) {
-        packet.truncate(found.end);
-        *packet.layers_mut() = found.layers;
-    } else {
-        parse(packet).map_err(PortDrop::from)?;
-    }
+    parse(packet).map_err(PortDrop::from)?;
     offload::check(packet)?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Replays a record on a packet of its flow.
 
+use super::record::MAX_WATCHES;
 use super::rewrite::apply;
 use crate::objects::Objects;
 use crate::packet::Packet;
@@ -67,7 +68,7 @@ impl Objects {
         record.last_used = now.ticks();
         let mut sessions = record.watched_sessions;
         while sessions != 0 {
-            let object = watches.objects[sessions.trailing_zeros() as usize % 8];
+            let object = watches.objects[sessions.trailing_zeros() as usize % MAX_WATCHES];
             slots[object as usize].last_seen = now.ticks();
             sessions &= sessions - 1;
         }

@@ -4,8 +4,9 @@ use core::net::IpAddr;
 
 use zerocopy::FromZeros;
 
+use crate::hashing::folded;
 use crate::packet::{
-    Common, Layers, Malformed, Packet, common, parse, plain_ipv4, protocol, tcp_flag,
+    Common, Layers, Malformed, Packet, common, parse_in_full, plain_ipv4, protocol, tcp_flag,
 };
 
 /// A packet with any of these changes what stages know, and is left to them.
@@ -38,13 +39,15 @@ impl FlowKey {
     /// A 64-bit hash that an outsider who does not know `seeds` can't steer.
     #[inline]
     pub fn hash(&self, seeds: &[u64; 4]) -> u64 {
+        // Keys that differ in one small field give products that differ by steps: those must not fill the same buckets.
+        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
         let (meta, kind) = (
             u64::from(self.place),
             u64::from(self.ports) | u64::from(self.kind) << 32,
         );
         let a = folded(self.src[0] ^ seeds[0], self.dst[0] ^ seeds[1]);
         let b = folded(self.src[1] ^ seeds[2], self.dst[1] ^ seeds[3]);
-        folded(a ^ meta ^ seeds[1], b ^ kind ^ seeds[2])
+        folded(folded(a ^ meta ^ seeds[1], b ^ kind ^ seeds[2]), ODD)
     }
 
     #[inline(always)]
@@ -115,13 +118,6 @@ impl PartialEq for ShortKey {
     }
 }
 
-/// Multiplies to 128 bits and folds the halves together: every input bit reaches every output bit.
-#[inline]
-fn folded(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    (product as u64) ^ ((product >> 64) as u64)
-}
-
 /// The key of a parsed packet that came in by port `ingress`; `None` for what may not be replayed: fragments, IPv4
 /// options and IPv6 extension headers, two VLAN tags, TCP with SYN, FIN or RST, ICMP other than echo, and other
 /// protocols.
@@ -182,7 +178,7 @@ pub enum Parsed {
     Unkeyed,
 }
 
-/// Parses a packet that came in by port `ingress`, as [`parse`] does, and tells its key, as [`key_of`] does, in one go;
+/// Parses a packet that came in by port `ingress`, as [`parse`](crate::packet::parse) does, and tells its key, as [`key_of`] does, in one go;
 /// `None`, and nothing done, if it is not TCP or UDP in plain IPv4, without a VLAN tag.
 #[inline(always)]
 pub fn parse_plain(packet: &mut Packet, ingress: u16) -> Option<Parsed> {
@@ -199,10 +195,7 @@ pub fn parse_common(packet: &mut Packet, ingress: u16) -> Option<Parsed> {
 
 #[inline(always)]
 fn note(packet: &mut Packet, found: &Common, ingress: u16) -> Parsed {
-    if found.end < packet.len() {
-        packet.truncate(found.end);
-    }
-    *packet.layers_mut() = found.layers;
+    found.note(packet);
     if found.tcp_flags & BY_STAGES == 0 {
         Parsed::Keyed(FlowKey::of(found, ingress))
     } else {
@@ -213,10 +206,10 @@ fn note(packet: &mut Packet, found: &Common, ingress: u16) -> Parsed {
 /// The same of any packet, in two steps.
 ///
 /// # Errors
-/// Those of [`parse`].
+/// Those of [`parse`](crate::packet::parse).
 #[inline(never)]
 pub fn parse_general(packet: &mut Packet, ingress: u16) -> Result<Parsed, Malformed> {
-    parse(packet)?;
+    parse_in_full(packet)?;
     Ok(key_of(packet, ingress).map_or(Parsed::Unkeyed, Parsed::Keyed))
 }
 

@@ -4,7 +4,7 @@
 //! * `recorder`: gathers, while the stages run, what a record must hold;
 //! * `install`: makes a record of that: what many flows share is a `template`, a `record` is what is the flow's own, and
 //!   `bundle` ties it to its sessions;
-//! * `table`, `tags`: finds a packet's record;
+//! * `table`: finds a packet's record;
 //! * `hit`, `rewrite`: looks whether a record still holds, and replays it;
 //! * `paths`: counts replayed packets once for the whole path they took, exactly, whatever its length.
 
@@ -17,7 +17,6 @@ mod record;
 mod recorder;
 mod rewrite;
 mod table;
-mod tags;
 mod template;
 #[cfg(test)]
 mod tests;

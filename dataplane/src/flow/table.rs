@@ -3,8 +3,8 @@
 //! A bucket keeps a 16-bit tag and a record's number for each of its ways, in one cache line; the tags are compared all
 //! at once. A record is in the bucket that the lower bits of its hash choose or, where that is full, in a second one; a
 //! bucket counts those of its own that are elsewhere, so that most look-ups end in the first. Where both are full the
-//! record of the first makes room that was not used for the longest time, if that is longer than the new one's own; a flow whose record went that way runs the
-//! stages once more, nothing else.
+//! record of the first makes room that was not used for the longest time, if that is longer than the new one's own; a
+//! flow whose record went that way runs the stages once more, nothing else.
 //!
 //! All memory is reserved at the start, in huge pages where there are any, and takes none before it is used.
 
@@ -15,11 +15,11 @@ use zerocopy::FromZeros;
 use super::bundle::Bundles;
 use super::key::FlowKey;
 use super::record::{Record, Watches, Wide};
-use super::tags::{WAYS, ways_with};
 use super::template::Templates;
 use crate::huge::HugeArray;
 use crate::objects::Objects;
 use crate::prefetch::prefetch;
+use crate::tags::{WAYS, ways_with};
 
 /// Records that a table holds at most.
 const MOST: usize = 1 << 24;
@@ -88,10 +88,7 @@ impl FlowTable {
     /// The hash that the other calls want.
     #[inline]
     pub fn hash(&self, key: &FlowKey) -> u64 {
-        // Keys that differ in one small field give products that differ by steps: those must not fill the same buckets.
-        const ODD: u128 = 0x9e37_79b9_7f4a_7c15;
-        let product = u128::from(key.hash(&self.seeds)) * ODD;
-        product as u64 ^ (product >> 64) as u64
+        key.hash(&self.seeds)
     }
 
     /// Brings a bucket near, for a look-up a little later.

@@ -71,13 +71,14 @@ fn more_than_is_set_aside_falls_back_unless_it_is_required() {
 fn memory_that_nobody_touched_takes_none() {
     let memory = Mapping::aligned(64 * HUGE_PAGE).unwrap();
     assert_eq!(resident(&memory), 0);
-    let mut array = HugeArray::<u8> {
+    let mut array = HugeArray::<u8>(HugeVec {
         memory,
+        capacity: 64 * HUGE_PAGE,
         len: 64 * HUGE_PAGE,
         values: PhantomData,
-    };
+    });
     array[HUGE_PAGE] = 1;
-    assert!((1..=HUGE_PAGE / PAGE).contains(&resident(&array.memory)));
+    assert!((1..=HUGE_PAGE / PAGE).contains(&resident(&array.0.memory)));
     let memory = Mapping::new(3 * PAGE, HugePages::Never).unwrap();
     assert_eq!(resident(&memory), 0);
     memory.populate();

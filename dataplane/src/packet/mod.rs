@@ -11,7 +11,7 @@ mod tests;
 pub use crate::huge::HugePages;
 pub use checksum::{Pseudo, Sum, checksum, pseudo_header};
 pub use edit::{Mac, MacPair};
-pub(crate) use parse::{Common, common, plain_ipv4};
+pub(crate) use parse::{Common, common, parse_in_full, plain_ipv4};
 pub use parse::{LayerFlags, Layers, Malformed, parse};
 pub use pool::{HEADROOM, LARGE, Packet, Pool, PoolConfig, SMALL};
 pub use tail::{HEAD, LONGEST_COPIED, Tail, may_leave_tail};

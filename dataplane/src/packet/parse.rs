@@ -112,6 +112,21 @@ const MAX_EXTENSIONS: usize = 8;
 /// What is wrong with the packet. A protocol that is not understood is no error.
 #[inline]
 pub fn parse(packet: &mut Packet) -> Result<(), Malformed> {
+    match common(packet.head(), packet.len()) {
+        Some(found) => {
+            found.note(packet);
+            Ok(())
+        }
+        None => parse_in_full(packet),
+    }
+}
+
+/// The same, header by header, whatever kind of packet it is.
+///
+/// # Errors
+/// Those of [`parse`].
+#[inline(never)]
+pub(crate) fn parse_in_full(packet: &mut Packet) -> Result<(), Malformed> {
     let mut layers = Layers::default();
     let end = link(packet.head(), &mut layers)
         .and_then(|()| network(packet.head(), packet.len(), &mut layers))

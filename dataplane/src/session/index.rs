@@ -7,6 +7,7 @@
 use zerocopy::FromZeros;
 
 use crate::huge::HugeArray;
+use crate::tags::{Ways, ways_with};
 
 /// Tags and numbers of a bucket.
 const WAYS: usize = 10;
@@ -25,45 +26,13 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// The ways that may have this tag: all that have it, and, behind one of those, seldom another one.
+    /// The ways that hold this tag.
     #[inline]
     fn matches(&self, tag: u16) -> Ways {
-        let four = |first: usize| {
-            let tags = self.tags[first..first + 4].iter().rev();
-            equal_lanes(tags.fold(0, |word, tag| word << 16 | u64::from(*tag)), tag)
-        };
-        let rest = u64::from(self.tags[8]) | u64::from(self.tags[9]) << 16 | 0xffff_ffff << 32;
-        // One byte of two stands for each way; those of the last word are of the ways that there are.
-        let rest = equal_lanes(rest, tag) & 0xffff_ffff;
-        Ways([four(0), four(4), rest])
-    }
-}
-
-/// The top bit of each 16-bit lane that equals `tag`, and perhaps of lanes above such a one (Warren, "Hacker's
-/// Delight", section 6-1).
-#[inline]
-fn equal_lanes(lanes: u64, tag: u16) -> u64 {
-    const ONES: u64 = 0x0001_0001_0001_0001;
-    let different = lanes ^ (u64::from(tag) * ONES);
-    different.wrapping_sub(ONES) & !different & (ONES << 15)
-}
-
-/// Ways of a bucket, as bits of lanes.
-struct Ways([u64; 3]);
-
-impl Iterator for Ways {
-    type Item = usize;
-
-    #[inline]
-    fn next(&mut self) -> Option<usize> {
-        let (word, bits) = self
-            .0
-            .iter_mut()
-            .enumerate()
-            .find(|(_, bits)| **bits != 0)?;
-        let lane = bits.trailing_zeros() as usize / 16;
-        *bits &= *bits - 1;
-        Some(word * 4 + lane)
+        let [first @ .., ninth, tenth] = &self.tags;
+        ways_with(first, tag)
+            .and(8, *ninth == tag)
+            .and(9, *tenth == tag)
     }
 }
 
@@ -112,7 +81,7 @@ impl Index {
             let bucket = &self.buckets[at];
             for way in bucket.matches(tag(hash)) {
                 let cell = bucket.cells[way];
-                if bucket.tags[way] == tag(hash) && wanted(cell) {
+                if wanted(cell) {
                     return Some(cell);
                 }
             }
@@ -129,7 +98,6 @@ impl Index {
         let mut at = self.home(hash);
         for _ in 0..self.buckets.len() {
             let bucket = &mut self.buckets[at];
-            // The first one is exact.
             if let Some(way) = bucket.matches(0).next() {
                 bucket.tags[way] = tag(hash);
                 bucket.cells[way] = cell;
@@ -146,8 +114,7 @@ impl Index {
         for _ in 0..self.buckets.len() {
             let bucket = &mut self.buckets[at];
             let mut ways = bucket.matches(tag(hash));
-            let own = |way: &usize| bucket.tags[*way] == tag(hash) && bucket.cells[*way] == cell;
-            if let Some(way) = ways.find(own) {
+            if let Some(way) = ways.find(|way| bucket.cells[*way] == cell) {
                 bucket.tags[way] = 0;
                 return;
             }
@@ -178,7 +145,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_way_with_the_tag_is_found_and_the_first_is_exact(
+        fn every_way_with_the_tag_is_found_and_no_other(
             tags: [u16; WAYS],
             small in any::<bool>(),
             tag in 0u16..4,
@@ -189,8 +156,7 @@ mod tests {
             let found: Vec<usize> = bucket.matches(tag).collect();
             prop_assert!(expected.iter().all(|way| found.contains(way)));
             prop_assert!(found.iter().all(|way| *way < WAYS));
-            // Where one of a word is exact, the first of all is.
-            prop_assert_eq!(found.first(), expected.first());
+            prop_assert_eq!(found, expected);
         }
 
         /// Hashes of few bits, so that buckets run over and tags are alike, against a map.

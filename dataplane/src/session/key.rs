@@ -1,5 +1,7 @@
 //! Keys as a table keeps them.
 
+use crate::hashing::folded;
+
 /// A key as words. What both forms hold is the function's to say; equal keys are equal words, of one form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packed {
@@ -84,11 +86,4 @@ pub(super) fn is_elsewhere(short: &[u32; 4]) -> bool {
 fn halves(words: &[u32; 4]) -> (u64, u64) {
     let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
     (pair(words[0], words[1]), pair(words[2], words[3]))
-}
-
-/// Multiplies to 128 bits and folds the halves together: every input bit reaches every output bit.
-#[inline]
-fn folded(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    (product as u64) ^ ((product >> 64) as u64)
 }

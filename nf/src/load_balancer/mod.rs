@@ -40,7 +40,7 @@
 //!
 //! # A lost backend
 //! [`LoadBalancer::states`] is a handle by which an operator or a health checker sets a backend up or down at any
-//! time. At the next poll of each worker the backend's connections are over (one epoch moves on, however many there are),
+//! time. When the function next looks after its timers, some 64 µs later, the backend's connections are over (one epoch moves on, however many there are),
 //! their clients' next packets choose among the rest, and other connections stay where they are. See [`maglev`] for
 //! why no table is computed for that.
 //!

@@ -1,12 +1,12 @@
 //! What the load balancer knows of a connection.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr};
 
 use chainplane_dataplane::packet::{Packet, protocol, tcp_flag};
 use chainplane_dataplane::session::{Key, Packed};
 
 use super::config::Ticks;
-use crate::track::words;
+use crate::track::{ipv6_of, words};
 
 /// A connection's client, which has no other connection to the virtual address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +30,7 @@ impl Key for Client {
             Packed::Narrow([address, port, ..]) => {
                 Self(Ipv4Addr::from_bits(address).into(), port as u16)
             }
-            Packed::Wide([high, low, port, ..]) => {
-                let address = Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low));
-                Self(address.into(), port as u16)
-            }
+            Packed::Wide([high, low, port, ..]) => Self(ipv6_of([high, low]), port as u16),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! never shorter than that of any of its sessions. Both depend on nothing but the time of the last packet.
 
 use core::hash::BuildHasher;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr};
 
 use chainplane_dataplane::function::{Build, Context, INSIDE, Interface, OUTSIDE};
 use chainplane_dataplane::objects::Objects;
@@ -16,7 +16,7 @@ use foldhash::fast::SeedableRandomState;
 
 use super::forward::Forwards;
 use super::pool::Pool;
-use crate::track::{Endpoint, Phase, TimeoutTicks, pack_kind, unpack_kind, words};
+use crate::track::{Endpoint, Phase, TimeoutTicks, ipv6_of, pack_kind, unpack_kind, words};
 
 /// Ports tried at one pool address before it counts as exhausted; with nine of ten ports taken, all of them are
 /// taken once in 10^5 times.
@@ -77,10 +77,7 @@ impl Key for End {
             Packed::Narrow([address, port, _, kind]) => {
                 (Ipv4Addr::from_bits(address).into(), port as u16, kind)
             }
-            Packed::Wide([a, b, port, _, kind]) => {
-                let address = Ipv6Addr::from_bits(u128::from(a) << 64 | u128::from(b));
-                (address.into(), port as u16, kind as u32)
-            }
+            Packed::Wide([a, b, port, _, kind]) => (ipv6_of([a, b]), port as u16, kind as u32),
         };
         let (side, vlan, protocol, _) = unpack_kind(kind);
         Self {

@@ -14,4 +14,4 @@ pub use quote::{Quote, is_icmp_error, quote};
 pub use tcp::{Phase, opens};
 pub use timeouts::{TimeoutTicks, Timeouts, check_sessions};
 pub use tuple::{Endpoint, Tuple};
-pub(crate) use tuple::{pack_kind, unpack_kind, words};
+pub(crate) use tuple::{ipv6_of, pack_kind, unpack_kind, words};

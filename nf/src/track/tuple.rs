@@ -75,15 +75,8 @@ impl Key for Tuple {
                 (address(src), address(dst), ports, kind)
             }
             Packed::Wide([a, b, c, d, rest]) => {
-                let address = |high: u64, low: u64| {
-                    Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into()
-                };
-                (
-                    address(a, b),
-                    address(c, d),
-                    (rest >> 32) as u32,
-                    rest as u32,
-                )
+                let (src, dst) = (ipv6_of([a, b]), ipv6_of([c, d]));
+                (src, dst, (rest >> 32) as u32, rest as u32)
             }
         };
         let (side, vlan, protocol, echo_reply) = unpack_kind(kind);
@@ -96,6 +89,11 @@ impl Key for Tuple {
             echo_reply,
         }
     }
+}
+
+/// The IPv6 address of two words.
+pub(crate) fn ipv6_of([high, low]: [u64; 2]) -> IpAddr {
+    Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into()
 }
 
 /// An address as two words; one of IPv4 as IPv6 maps it (RFC 4291, section 2.5.5.2).

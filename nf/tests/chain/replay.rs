@@ -249,7 +249,7 @@ impl Pair {
 }
 
 /// All counters but those that tell of the flow table itself.
-fn comparable(sim: &mut Sim) -> Snapshot {
+pub fn comparable(sim: &mut Sim) -> Snapshot {
     let mut snapshot = sim.snapshot();
     snapshot
         .engine

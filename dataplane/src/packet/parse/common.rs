@@ -5,7 +5,7 @@
 //! the general parser, which says what is wrong with a packet if anything is. Tests hold the two against each other.
 
 use super::{LayerFlags, Layers, protocol, tcp_header_len};
-use crate::packet::ethertype;
+use crate::packet::{Packet, ethertype};
 
 /// A packet as most are.
 pub(crate) struct Common {
@@ -19,6 +19,17 @@ pub(crate) struct Common {
     pub(crate) ports: u32,
     /// TCP's flag byte; 0 for UDP.
     pub(crate) tcp_flags: u8,
+}
+
+impl Common {
+    /// Does to the packet what a parse does: notes its layers, and cuts off what is behind the IP packet.
+    #[inline(always)]
+    pub(crate) fn note(&self, packet: &mut Packet) {
+        if self.end < packet.len() {
+            packet.truncate(self.end);
+        }
+        *packet.layers_mut() = self.layers;
+    }
 }
 
 /// What the headers up to IP's tell.

@@ -5,7 +5,6 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use chainplane_dataplane::function::SessionInfo;
-use chainplane_dataplane::packet::Offload;
 use chainplane_dataplane::sim::{Frame, Sim};
 use chainplane_dataplane::stats::Snapshot;
 
@@ -14,6 +13,7 @@ use super::traffic::{Flow, Sent, answer};
 use super::world::World;
 use crate::frame::{self, ACK, SYN};
 use crate::host::Host;
+use crate::replay::comparable;
 
 /// Steps of one world.
 pub const STEPS: u64 = 48;
@@ -222,15 +222,7 @@ impl Play {
             5 => {
                 let port = dice.below(self.seen.len());
                 let bytes = (0..dice.below(100)).map(|_| dice.number() as u8).collect();
-                self.inject(
-                    step,
-                    0,
-                    &Sent {
-                        port,
-                        bytes,
-                        offload: Offload::default(),
-                    },
-                );
+                self.inject(step, 0, &Sent::plain(port, bytes));
             }
             6 => self.complain(step, dice),
             _ => {
@@ -268,15 +260,7 @@ impl Play {
         );
         if dice.chance(60) {
             let (port, bytes) = (self.hosts[host].port, self.hosts[host].gratuitous());
-            self.inject(
-                step,
-                0,
-                &Sent {
-                    port,
-                    bytes,
-                    offload: Offload::default(),
-                },
-            );
+            self.inject(step, 0, &Sent::plain(port, bytes));
         }
     }
 
@@ -304,15 +288,7 @@ impl Play {
             .collect();
         let bytes = self.hosts[host].arp_request(dice.pick(&wanted));
         let port = self.hosts[host].port;
-        self.inject(
-            step,
-            0,
-            &Sent {
-                port,
-                bytes,
-                offload: Offload::default(),
-            },
-        );
+        self.inject(step, 0, &Sent::plain(port, bytes));
     }
 
     fn complain(&mut self, step: u64, dice: &mut Dice) {
@@ -331,15 +307,7 @@ impl Play {
         };
         let error = frame::error_about(about, by, dice.pick(&KINDS), dice.between(20, 120));
         if let Some(bytes) = error {
-            self.inject(
-                step,
-                0,
-                &Sent {
-                    port,
-                    bytes,
-                    offload: Offload::default(),
-                },
-            );
+            self.inject(step, 0, &Sent::plain(port, bytes));
         }
     }
 
@@ -372,15 +340,7 @@ impl Play {
                 break;
             }
             for (port, bytes) in answers {
-                self.inject(
-                    step,
-                    0,
-                    &Sent {
-                        port,
-                        bytes,
-                        offload: Offload::default(),
-                    },
-                );
+                self.inject(step, 0, &Sent::plain(port, bytes));
             }
         }
         Ok(())
@@ -428,15 +388,6 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, with: &T, without: &T) -> Re
     Err(format!(
         "{what}: with a flow table\n{with:02x?}\nand without\n{without:02x?}"
     ))
-}
-
-/// All counters but those that tell of the flow table itself.
-fn comparable(sim: &mut Sim) -> Snapshot {
-    let mut snapshot = sim.snapshot();
-    snapshot
-        .engine
-        .retain(|(info, _)| !info.name.starts_with("flow-"));
-    snapshot
 }
 
 fn sessions(sim: &Sim, function: usize) -> Vec<SessionInfo> {

@@ -31,6 +31,17 @@ pub struct Sent {
     pub offload: Offload,
 }
 
+impl Sent {
+    /// A frame of which nothing is left to do.
+    pub fn plain(port: usize, bytes: Vec<u8>) -> Self {
+        Self {
+            port,
+            bytes,
+            offload: Offload::default(),
+        }
+    }
+}
+
 impl Flow {
     pub fn draw(world: &World, dice: &mut Dice) -> Self {
         let host = dice.below(world.hosts.len());

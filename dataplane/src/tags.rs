@@ -1,11 +1,19 @@
-//! Compares the tags of a bucket with one tag, all at once.
+//! Compares the tags of a bucket with one tag, all at once: for flow records and for sessions.
 
 /// Ways of a bucket: as many 16-bit tags as the 128-bit registers hold that every `x86_64` processor has.
-pub(super) const WAYS: usize = 8;
+pub(crate) const WAYS: usize = 8;
 
 /// The ways whose tags agree, from the first on.
 #[derive(Clone, Debug)]
-pub(super) struct Ways(u32);
+pub(crate) struct Ways(u32);
+
+impl Ways {
+    /// These, and a way behind those that were compared at once, if its tag agrees.
+    #[inline]
+    pub(crate) fn and(self, way: usize, agrees: bool) -> Self {
+        Self(self.0 | (u32::from(agrees) * 3) << (way * 2))
+    }
+}
 
 impl Iterator for Ways {
     type Item = usize;
@@ -24,7 +32,7 @@ impl Iterator for Ways {
 
 /// The ways of `tags` that hold `tag`.
 #[inline]
-pub(super) fn ways_with(tags: &[u16; WAYS], tag: u16) -> Ways {
+pub(crate) fn ways_with(tags: &[u16; WAYS], tag: u16) -> Ways {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every x86_64 processor has SSE2, and the build's target says so.
     return Ways(unsafe { simd(tags, tag) });
