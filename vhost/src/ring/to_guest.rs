@@ -3,12 +3,20 @@
 use std::sync::Arc;
 
 use super::active::{Active, RingReport, Started};
+use super::buffers::Chain;
 use super::{
     BURST, BURST_DESCRIPTORS, FRAME_DESCRIPTORS, FromGuest, MAX_CHAIN, RingCounters, Segment,
 };
 use crate::copy;
 use crate::event::Event;
 use crate::net::{NetHeader, feature};
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+/// Frames up to this have their lines asked for when their buffers are parsed.
+const SHORT: u32 = 128;
+/// Bytes of a buffer that are asked for ahead, at most: more would push one another out.
+const LONGEST_EXPECTED: u32 = 2048;
 
 /// A frame of the burst and the chains that will hold it.
 #[derive(Clone, Copy, Debug)]
@@ -203,11 +211,13 @@ impl ToGuest {
             return Some(0);
         }
         let mut bytes = 0;
-        for (frame, buffer) in frames.iter().zip(&mut self.active.burst.chains) {
-            let (source, target) = (frame.piece, buffer.piece);
+        let buffers = &mut self.active.burst.chains;
+        for (number, frame) in frames.iter().enumerate().take(buffers.len()) {
+            let (source, target) = (frame.piece, buffers[number].piece);
             if source.len != frame.total + HEADER || target.len < source.len {
                 return None;
             }
+            expect_like(buffers.get(number + 1), source.len);
             // The sender's header is copied along, which keeps both sides aligned, and then
             // overwritten: all zero, but for the number of buffers.
             // SAFETY: the target is at least as long as the source, which holds a header and more;
@@ -216,7 +226,7 @@ impl ToGuest {
                 copy::copy(source.ptr, target.ptr, source.len as usize);
                 plain_header(target.ptr);
             }
-            buffer.written = source.len;
+            buffers[number].written = source.len;
             bytes += u64::from(frame.total);
         }
         self.publish_plain(frames.len(), bytes)
@@ -236,8 +246,9 @@ impl ToGuest {
             return Some(0);
         }
         let mut bytes = 0;
-        for (frame, buffer) in frames.zip(&mut self.active.burst.chains) {
-            let (Outgoing { header, head, rest }, target) = (frame?, buffer.piece);
+        let buffers = &mut self.active.burst.chains;
+        for (number, frame) in frames.enumerate().take(buffers.len()) {
+            let (Outgoing { header, head, rest }, target) = (frame?, buffers[number].piece);
             let rest = match rest {
                 None => Segment::EMPTY,
                 Some(lent) => lent.ring.one_piece(lent.frame, lent.offset, lent.len)?,
@@ -246,6 +257,7 @@ impl ToGuest {
             if (target.len as usize) < NetHeader::LEN + len {
                 return None;
             }
+            expect_like(buffers.get(number + 1), len as u32);
             // SAFETY: the target holds header, head and rest, as just checked, and the source the rest; both are mapped by
             // their rings.
             unsafe {
@@ -259,7 +271,7 @@ impl ToGuest {
                     Some(header) => one_buffer_header(target.ptr, header),
                 }
             }
-            buffer.written = (NetHeader::LEN + len) as u32;
+            buffers[number].written = (NetHeader::LEN + len) as u32;
             bytes += len as u64;
         }
         self.publish_plain(wanted, bytes)
@@ -457,6 +469,21 @@ impl ToGuest {
     /// What the queue counted.
     pub fn counters(&self) -> RingCounters {
         self.active.counters
+    }
+}
+
+/// Asks for the lines of the next buffer, if the frame at hand is long, for writing: its frame is likely to be as long. A
+/// store to a line that another core has waits for it, and few stores wait at once; the loads of the copy overlap by
+/// themselves. With cores far apart a copy of 1518 bytes so takes two thirds of the time.
+#[inline(always)]
+fn expect_like(next: Option<&Chain>, len: u32) {
+    if len > SHORT
+        && let Some(next) = next
+    {
+        let bytes = len.min(next.piece.len).min(LONGEST_EXPECTED) as usize;
+        for line in 1..bytes.div_ceil(LINE) {
+            copy::prefetch_write(next.piece.ptr.wrapping_add(line * LINE));
+        }
     }
 }
 
