@@ -42,7 +42,9 @@ impl Function for Seer {
         _objects: &Objects,
     ) -> Option<Interface> {
         self.0.borrow_mut().push((from, coming.to_vec()));
-        coming.iter_mut().for_each(|at| at.dst.1 = self.1);
+        for at in coming {
+            at.dst.1 = self.1;
+        }
         Some(from.opposite())
     }
 }

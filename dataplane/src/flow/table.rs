@@ -311,6 +311,9 @@ impl FlowTable {
     fn vacant_record(&mut self) -> Option<u32> {
         if let Some(number) = self.vacant.checked_sub(1) {
             self.vacant = self.record(number).bundle;
+            if let Some(next) = self.vacant.checked_sub(1) {
+                prefetch(self.record(next));
+            }
             return Some(number);
         }
         let number = self.used;

@@ -105,7 +105,7 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
                 if self.sweep.hand >= self.entries.len() {
                     self.sweep.hand = 0;
                 }
-                passed += self.look(looks - passed, &mut found, objects, now, &is_over);
+                passed += self.look(looks - passed, &mut found, objects, now, is_over);
             }
             objects.approach(found.iter().map(|id| self.object(*id)));
             found.retain(|id| {
