@@ -16,10 +16,12 @@
 //! Where no function on a port's way keeps state, its packets have no flow records: the functions see them a batch at a
 //! time ([`Function::look_ahead`], [`Function::pass`]). What a function gives for a packet is the same either way.
 
+use core::net::IpAddr;
+
 use crate::counters::{Counters, Info};
 use crate::flow::{Kind, Recorder};
 use crate::objects::{ObjectId, Objects};
-use crate::packet::{BURST, Mac, MacPair, Packet, Pool};
+use crate::packet::{BURST, Mac, MacPair, Packet, Pool, protocol};
 use crate::time::Time;
 
 /// One of a function's interfaces.
@@ -67,6 +69,36 @@ impl Verdict {
 /// The interfaces by which packets leave, in the packets' order.
 pub type Exits = arrayvec::ArrayVec<Interface, BURST>;
 
+/// What is foreseen of a packet that most likely opens a connection, where it comes into a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glimpse {
+    /// Its VLAN; 0 without a tag.
+    pub vlan: u16,
+    /// TCP or UDP.
+    pub protocol: u8,
+    /// Source address and port.
+    pub src: (IpAddr, u16),
+    /// Destination address and port.
+    pub dst: (IpAddr, u16),
+}
+
+impl Glimpse {
+    /// What a parsed packet is now; `None` if it is not TCP or UDP, or a fragment.
+    pub(crate) fn of(packet: &Packet) -> Option<Self> {
+        let layers = packet.layers();
+        if !matches!(layers.protocol, protocol::TCP | protocol::UDP) || layers.is_fragment() {
+            return None;
+        }
+        let (from, to) = packet.ports()?;
+        Some(Self {
+            vlan: layers.vlan,
+            protocol: layers.protocol,
+            src: (packet.ip_src(), from),
+            dst: (packet.ip_dst(), to),
+        })
+    }
+}
+
 /// What a kind of function tells the worker and the operator of itself.
 #[derive(Debug)]
 pub struct Descriptor {
@@ -113,6 +145,18 @@ pub trait Function {
         _from: Interface,
         _exits: &mut Exits,
     ) {
+    }
+
+    /// Sees what most likely comes in by `from` in a moment, has the memory near that [`Function::process`] needs then, and
+    /// foresees what most of it will be (written to `coming`) and by which interface it leaves, if it does. Many packets
+    /// that open connections wait for memory once so, rather than one after the other. It may be wrong.
+    fn foresee(
+        &self,
+        _coming: &mut [Glimpse],
+        _from: Interface,
+        _objects: &Objects,
+    ) -> Option<Interface> {
+        None
     }
 
     /// Does a bounded piece of whatever time makes necessary, less than 20 µs' worth. Called every 64 µs or so, for one

@@ -214,6 +214,30 @@ impl<T> HugeVec<T> {
         self.capacity
     }
 
+    /// Makes room for `more` values behind those that are there, which move; not while packets wait.
+    ///
+    /// # Errors
+    /// The system has not so much memory.
+    pub fn grow(&mut self, more: usize) -> io::Result<()> {
+        let capacity = self
+            .len
+            .checked_add(more)
+            .ok_or(io::ErrorKind::OutOfMemory)?;
+        if capacity <= self.capacity {
+            return Ok(());
+        }
+        let mut grown = Self::with_capacity(capacity)?;
+        // SAFETY: both are memory of their own with room for `len` values. Those of `self` were all written, and are
+        // nobody's behind this: its length is 0 then, so that it drops none of them.
+        unsafe {
+            let (from, to) = (self.memory.base().cast::<T>(), grown.memory.base().cast());
+            from.copy_to_nonoverlapping(to, self.len);
+        }
+        grown.len = std::mem::take(&mut self.len);
+        *self = grown;
+        Ok(())
+    }
+
     /// Adds a value at the end.
     ///
     /// # Errors

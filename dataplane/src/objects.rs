@@ -10,6 +10,8 @@
 //! records, whichever is later. For this the flow table is here.
 
 use crate::flow::FlowTable;
+use crate::huge::HugeVec;
+use crate::prefetch::prefetch;
 use crate::time::Time;
 
 /// An object of a worker's arena.
@@ -91,29 +93,50 @@ impl Slot {
         self.epoch == epoch && !self.looks_dead(now)
     }
 
+    /// Whether its timeout has passed, as far as it knows itself; [`Objects::settle`] knows better.
     #[inline]
-    fn looks_dead(&self, now: Time) -> bool {
-        self.timeout != NEVER && now.ticks().wrapping_sub(self.last_seen) > self.timeout
+    pub fn looks_dead(&self, now: Time) -> bool {
+        // No more ticks can have passed than [`NEVER`].
+        now.ticks().wrapping_sub(self.last_seen) > self.timeout
     }
 }
 
 /// A worker's objects, and the flow records that rely on them.
-#[derive(Default)]
 pub struct Objects {
-    pub(crate) slots: Vec<Slot>,
+    pub(crate) slots: HugeVec<Slot>,
     /// Moves on when an object changes that templates rely on.
     pub(crate) generation: u64,
     pub(crate) flows: Option<FlowTable>,
+}
+
+impl Default for Objects {
+    fn default() -> Self {
+        Self {
+            slots: HugeVec::with_capacity(0).expect("a page"),
+            generation: 0,
+            flows: None,
+        }
+    }
 }
 
 /// A timeout for objects that never expire by themselves.
 pub(crate) const NEVER: u32 = u32::MAX;
 
 impl Objects {
+    /// Objects of a run that a cache line holds.
+    pub(crate) const TO_A_LINE: usize = 64 / size_of::<Slot>();
+
     /// Reserves `count` objects; only while a worker is built.
+    ///
+    /// # Panics
+    /// When the process has no address space left.
     pub fn reserve(&mut self, count: usize) -> ObjectRange {
         let first = self.slots.len() as u32;
-        self.slots.resize(self.slots.len() + count, Slot::FRESH);
+        self.slots.grow(count).expect("address space for objects");
+        for _ in 0..count {
+            // There is room for all of them now.
+            let _ = self.slots.push(Slot::FRESH);
+        }
         ObjectRange {
             first,
             count: count as u32,
@@ -123,7 +146,7 @@ impl Objects {
     /// Takes a flow table that was made for these objects, in the place of another one, of which what it knows of
     /// sessions is kept.
     pub(crate) fn adopt(&mut self, flows: Option<FlowTable>) {
-        for slot in &mut self.slots {
+        for slot in self.slots.iter_mut() {
             if let (Tie::Bundle(bundle), Some(flows)) = (slot.tie(), &self.flows) {
                 slot.last_seen = flows.last_used(bundle).fold(slot.last_seen, later);
             }
@@ -183,6 +206,40 @@ impl Objects {
     pub fn is_alive(&self, id: ObjectId, now: Time) -> bool {
         let slot = &self.slots[id.0 as usize];
         !slot.looks_dead(now) || self.idle_ticks(id, now) <= slot.timeout
+    }
+
+    /// The objects of a piece of a run.
+    #[inline]
+    pub(crate) fn run(&self, of: ObjectRange, piece: core::ops::Range<usize>) -> &[Slot] {
+        let of = &self.slots[of.first as usize..][..of.count as usize];
+        &of[piece]
+    }
+
+    /// Brings an object near.
+    #[inline]
+    pub fn prefetch(&self, id: ObjectId) {
+        prefetch(&self.slots[id.0 as usize]);
+    }
+
+    /// Brings near what [`Objects::settle`] reads of these objects, which are near.
+    #[inline]
+    pub(crate) fn approach(&self, objects: impl Iterator<Item = ObjectId> + Clone) {
+        let Some(flows) = &self.flows else { return };
+        let bundles = objects.filter_map(|id| match self.slots[id.0 as usize].tie() {
+            Tie::Bundle(bundle) => Some(bundle),
+            _ => None,
+        });
+        let again = bundles.clone();
+        bundles.for_each(|bundle| flows.prefetch_bundle(bundle));
+        again.for_each(|bundle| flows.prefetch_records(bundle));
+    }
+
+    /// Brings near what [`Objects::invalidate`] reads of an object, after [`Objects::settle`] has read of it.
+    #[inline]
+    pub(crate) fn approach_end(&self, id: ObjectId) {
+        if let (Tie::Bundle(bundle), Some(flows)) = (self.slots[id.0 as usize].tie(), &self.flows) {
+            flows.prefetch_buckets(bundle);
+        }
     }
 
     /// As [`Objects::is_alive`], and what its records knew of when it was last seen the object knows itself then. Whoever

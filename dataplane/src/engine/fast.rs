@@ -2,14 +2,20 @@
 
 use arrayvec::ArrayVec;
 
-use super::{Engine, EngineCounter};
+use super::{Engine, EngineCounter, Hop};
 use crate::flow::{
     Egress, End, FlowKey, Located, Parsed, Stale, parse_common, parse_general, parse_plain,
 };
+use crate::function::Glimpse;
 use crate::offload;
 use crate::packet::{BURST, Batch, Packet};
 use crate::port::PortDrop;
 use crate::time::Time;
+
+/// Packets without a record in a batch from which on it is worth while to look ahead for all of them.
+const FEW: usize = 4;
+/// Functions in a row that are asked to do so: what they foresee becomes less likely, and caches are small.
+const FORESEEN: usize = 8;
 
 /// What a packet was found to be.
 enum Class {
@@ -29,12 +35,17 @@ impl Engine {
         let mut classes = ArrayVec::new();
         self.classify(ingress, batch, &mut classes);
         let mut located = [Located::NOWHERE; BURST];
+        let mut strangers = classes.len();
         if let Some(flows) = &self.objects.flows {
             for (located, class) in located.iter_mut().zip(&classes) {
                 if let Class::Keyed(key, hash) = class {
                     *located = flows.locate(key, *hash);
+                    strangers -= usize::from(*located != Located::NOWHERE);
                 }
             }
+        }
+        if strangers >= FEW {
+            self.foresee(ingress, batch, &classes, &located);
         }
         for (packet, (class, located)) in batch.drain(..).zip(classes.iter().zip(located)) {
             match class {
@@ -44,6 +55,29 @@ impl Engine {
             }
         }
         self.count_replayed();
+    }
+
+    /// Has the functions on the way of packets without a record ask for the memory that they will need.
+    #[inline(never)]
+    fn foresee(&self, ingress: u16, batch: &Batch, classes: &[Class], located: &[Located; BURST]) {
+        let mut coming = ArrayVec::<_, BURST>::new();
+        for (packet, (class, located)) in batch.iter().zip(classes.iter().zip(located)) {
+            if *located == Located::NOWHERE && !matches!(class, Class::Refused(_)) {
+                coming.extend(Glimpse::of(packet));
+            }
+        }
+        let mut hop = self.ports[ingress as usize].link;
+        for _ in 0..FORESEEN {
+            let Hop::Function(function, by) = hop else {
+                return;
+            };
+            let slot = &self.functions[function as usize];
+            let to = slot.function.foresee(&mut coming, by, &self.objects);
+            let Some(next) = to.and_then(|to| slot.links.get(to.0 as usize)) else {
+                return;
+            };
+            hop = *next;
+        }
     }
 
     #[inline(never)]

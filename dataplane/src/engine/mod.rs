@@ -9,6 +9,8 @@ mod egress;
 #[cfg(test)]
 mod fairness;
 mod fast;
+#[cfg(test)]
+mod foresight;
 mod ingress;
 mod lending;
 mod upkeep;

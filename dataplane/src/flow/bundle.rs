@@ -9,6 +9,7 @@
 use zerocopy::FromZeros;
 
 use crate::huge::HugeArray;
+use crate::prefetch::prefetch;
 
 /// Records of one bundle: one for each direction.
 pub(super) const RECORDS: usize = 2;
@@ -95,6 +96,9 @@ impl Bundles {
     pub fn make(&mut self, members: u32, now: u32) -> Option<u32> {
         let bundle = if let Some(free) = self.free.checked_sub(1) {
             self.free = self.get(free).records[0];
+            if let Some(next) = self.free.checked_sub(1) {
+                prefetch(self.get(next));
+            }
             free
         } else {
             let next = self.used;

@@ -78,6 +78,8 @@ pub struct Paths {
     counts: Counters,
     /// From a path's hash to its number.
     index: HashMap<u64, u16, FixedState>,
+    /// The path that was asked for last: most often it is the next one, too.
+    last: u16,
 }
 
 impl Default for Paths {
@@ -89,6 +91,7 @@ impl Default for Paths {
             }),
             counts: Counters::new(MAX_PATHS * 2),
             index: HashMap::with_capacity_and_hasher(MAX_PATHS, FixedState::default()),
+            last: 0,
         }
     }
 }
@@ -97,6 +100,15 @@ impl Paths {
     /// The number of this path, a new one if it was never taken; `None` when there are too many, or in the unlikely
     /// case that two have the same hash.
     pub(crate) fn intern(&mut self, steps: &[Step], end: End) -> Option<u16> {
+        let last = self.definitions.paths[self.last as usize].get();
+        if last.is_some_and(|(known, known_end)| known[..] == *steps && *known_end == end) {
+            return Some(self.last);
+        }
+        self.last = self.look_up(steps, end)?;
+        Some(self.last)
+    }
+
+    fn look_up(&mut self, steps: &[Step], end: End) -> Option<u16> {
         let hash = FixedState::default().hash_one((steps, end));
         if let Some(&path) = self.index.get(&hash) {
             let (known, known_end) = self.definitions.paths[path as usize].get()?;

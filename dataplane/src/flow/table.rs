@@ -208,6 +208,28 @@ impl FlowTable {
         self.len -= 1;
     }
 
+    /// Brings a bundle near.
+    #[inline]
+    pub(crate) fn prefetch_bundle(&self, bundle: u32) {
+        prefetch(self.bundles.get(bundle));
+    }
+
+    /// Brings near the records of a bundle that is near.
+    #[inline]
+    pub(crate) fn prefetch_records(&self, bundle: u32) {
+        for number in self.bundles.get(bundle).records() {
+            prefetch(self.record(number));
+        }
+    }
+
+    /// Brings near the buckets of a bundle's records, which are near.
+    #[inline]
+    pub(crate) fn prefetch_buckets(&self, bundle: u32) {
+        for number in self.bundles.get(bundle).records() {
+            self.prefetch(self.record(number).hash);
+        }
+    }
+
     /// When the records of a bundle were last used, those that are gone included.
     #[inline]
     pub(crate) fn last_used(&self, bundle: u32) -> impl Iterator<Item = u32> {
@@ -289,6 +311,9 @@ impl FlowTable {
     fn vacant_record(&mut self) -> Option<u32> {
         if let Some(number) = self.vacant.checked_sub(1) {
             self.vacant = self.record(number).bundle;
+            if let Some(next) = self.vacant.checked_sub(1) {
+                prefetch(self.record(next));
+            }
             return Some(number);
         }
         let number = self.used;

@@ -107,6 +107,11 @@ impl Template {
         self.packets == 1
     }
 
+    /// Whether it is the one of these, for new records.
+    fn is_found_by(&self, work: &Work, rare: &Rare) -> bool {
+        self.hidden == 0 && self.work == *work && self.rare == *rare
+    }
+
     /// The objects it rests on, with the epochs at which it does.
     pub fn dependencies(&self) -> impl Iterator<Item = (ObjectId, u32)> {
         let rare = &self.rare;
@@ -124,6 +129,8 @@ pub(crate) struct Templates {
     hasher: SeedableRandomState,
     used: u16,
     free: u16,
+    /// The one that was obtained last: most often it is the next one, too.
+    last: u16,
     /// Those with packets to count.
     counting: ArrayVec<u16, BURST>,
 }
@@ -138,6 +145,7 @@ impl Templates {
             hasher: SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
             used: 0,
             free: 0,
+            last: 0,
             counting: ArrayVec::new(),
         })
     }
@@ -155,14 +163,24 @@ impl Templates {
     /// The template of a recording, with one user more; `None` when there are too many.
     pub fn obtain(&mut self, recorder: &Recorder, path: u16, end: End, now: u64) -> Option<u16> {
         let (work, rare) = (work(recorder, end), rare(recorder, path));
+        let number = match self.last {
+            last if last != 0 && self.get(last).is_found_by(&work, &rare) => last,
+            _ => self.find_or_make(work, rare)?,
+        };
+        self.last = number;
+        let template = self.get_mut(number);
+        template.users += 1;
+        // The epochs that were just recorded are its own.
+        template.valid_at = now;
+        Some(number)
+    }
+
+    fn find_or_make(&mut self, work: Work, rare: Rare) -> Option<u16> {
         let head = self.head(&work, &rare);
         let mut number = self.heads[head];
         while number != 0 {
-            let known = self.get_mut(number);
-            if known.work == work && known.rare == rare {
-                known.users += 1;
-                // The epochs that were just recorded are its own.
-                known.valid_at = now;
+            let known = self.get(number);
+            if known.is_found_by(&work, &rare) {
                 return Some(number);
             }
             number = known.next;
@@ -170,12 +188,12 @@ impl Templates {
         let number = self.vacant()?;
         let next = std::mem::replace(&mut self.heads[head], number);
         *self.get_mut(number) = Template {
-            valid_at: now,
+            valid_at: 0,
             packets: 0,
             bytes: 0,
             work,
             rare,
-            users: 1,
+            users: 0,
             next,
             hidden: 0,
         };

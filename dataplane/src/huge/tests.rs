@@ -110,3 +110,21 @@ fn lists_of_values_of_no_size_are_lists() {
     }
     assert_eq!(list.iter().count(), 5);
 }
+
+#[test]
+fn a_list_that_grows_keeps_its_values_and_drops_each_of_them_once() {
+    let value = Rc::new(());
+    let mut list = HugeVec::with_capacity(0).unwrap();
+    for more in [0, 1, 3, 100_000] {
+        list.grow(more).unwrap();
+        assert!(list.capacity() >= list.len() + more);
+        (0..more).for_each(|_| list.push(Rc::clone(&value)).unwrap());
+    }
+    list.grow(0).unwrap();
+    assert_eq!(list.len(), 100_004);
+    assert_eq!(Rc::strong_count(&value), 100_005);
+    assert!(list.grow(usize::MAX).is_err());
+    assert!(list.grow(usize::MAX / 8).is_err());
+    drop(list);
+    assert_eq!(Rc::strong_count(&value), 1);
+}

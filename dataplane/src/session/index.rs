@@ -73,9 +73,26 @@ impl Index {
         crate::prefetch::prefetch(&self.buckets[self.home(hash)]);
     }
 
+    /// Whether a cell in the first bucket of this hash may be of it.
+    #[inline]
+    pub fn may_have(&self, hash: u64) -> bool {
+        let bucket = &self.buckets[self.home(hash)];
+        bucket.matches(tag(hash)).next().is_some()
+    }
+
     /// The cell with this hash that is the wanted one.
     #[inline]
     pub fn find(&self, hash: u64, wanted: impl Fn(u32) -> bool) -> Option<u32> {
+        let bucket = &self.buckets[self.home(hash)];
+        if bucket.passed == 0 && bucket.matches(tag(hash)).next().is_none() {
+            // So it is with most new ones.
+            return None;
+        }
+        self.find_candidate(hash, wanted)
+    }
+
+    #[inline(never)]
+    fn find_candidate(&self, hash: u64, wanted: impl Fn(u32) -> bool) -> Option<u32> {
         let mut at = self.home(hash);
         for _ in 0..self.buckets.len() {
             let bucket = &self.buckets[at];

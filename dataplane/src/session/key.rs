@@ -19,6 +19,23 @@ pub trait Key: Copy + Eq {
     fn unpack(packed: &Packed) -> Self;
 }
 
+/// A key with its hash in one table, for who looks for it more than once.
+#[derive(Clone, Copy, Debug)]
+pub struct Hashed {
+    pub(super) packed: Packed,
+    pub(super) hash: u64,
+    /// A look-up found no session with the key, not even a dead one.
+    pub(super) is_new: bool,
+}
+
+impl Hashed {
+    /// The hash, which another table with the same seed would give the key, too.
+    #[inline]
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+}
+
 /// Hashes keys so that an outsider who does not know its seed can't steer it.
 #[derive(Clone, Debug)]
 pub struct KeyHasher([u64; 4]);

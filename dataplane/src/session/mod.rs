@@ -17,12 +17,13 @@ mod tests;
 
 use std::num::NonZeroU32;
 
-use crate::huge::HugeVec;
+use crate::huge::{HugeArray, HugeVec};
 use crate::objects::{NEVER, ObjectId, ObjectRange, Objects};
+use crate::prefetch::prefetch;
 use crate::time::Time;
 use index::Index;
 use key::is_elsewhere;
-pub use key::{Key, KeyHasher, Packed};
+pub use key::{Hashed, Key, KeyHasher, Packed};
 use sweep::Sweep;
 
 /// Which of a session's two keys a packet has.
@@ -80,7 +81,7 @@ pub struct SessionTable<K, V, const KEYS: usize = 2> {
     vacant: u32,
     len: usize,
     /// Keys that don't fit in entries, by cell: slot * `KEYS` + which of the keys.
-    wide: Vec<[u64; 5]>,
+    wide: HugeArray<[u64; 5]>,
     index: Index,
     objects: ObjectRange,
     hasher: KeyHasher,
@@ -100,7 +101,7 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
             entries: HugeVec::with_capacity(capacity).expect("address space for sessions"),
             vacant: NONE,
             len: 0,
-            wide: vec![[0; 5]; capacity * KEYS],
+            wide: HugeArray::zeroed(capacity * KEYS).expect("address space for sessions"),
             index: Index::new(capacity * KEYS),
             objects: objects.reserve(capacity),
             hasher: KeyHasher::new(seed),
@@ -112,9 +113,32 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
     /// The live session that has this key, and which of its keys it is.
     #[inline]
     pub fn find(&self, key: &K, objects: &Objects, now: Time) -> Option<(SessionId, Way)> {
+        self.find_hashed(&mut self.hashed(key), objects, now)
+    }
+
+    /// The key as [`SessionTable::find_hashed`] and [`SessionTable::insert_hashed`] want it.
+    #[inline]
+    pub fn hashed(&self, key: &K) -> Hashed {
         let packed = key.pack();
-        let cell = self.lookup(&packed, self.hasher.of(&packed))?;
-        let (id, key) = Self::whose(cell);
+        Hashed {
+            hash: self.hasher.of(&packed),
+            packed,
+            is_new: false,
+        }
+    }
+
+    /// As [`SessionTable::find`]. Where nothing was found, an insertion of the same key needs no further look, if none
+    /// happened between.
+    #[inline]
+    pub fn find_hashed(
+        &self,
+        key: &mut Hashed,
+        objects: &Objects,
+        now: Time,
+    ) -> Option<(SessionId, Way)> {
+        let found = self.lookup(&key.packed, key.hash);
+        key.is_new = found.is_none();
+        let (id, key) = Self::whose(found?);
         let way = if key == 0 { Way::Forward } else { Way::Return };
         objects.is_alive(self.object(id), now).then_some((id, way))
     }
@@ -166,13 +190,34 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
         objects: &mut Objects,
         now: Time,
     ) -> Result<SessionId, InsertError> {
-        let packed = keys.map(|key| key.pack());
-        let hashes = packed.map(|key| self.hasher.of(&key));
-        for hash in hashes {
-            self.index.prefetch(hash);
+        let keys = core::array::from_fn(|key| self.hashed(&keys[key]));
+        self.insert_hashed(keys, value, timeout, objects, now)
+    }
+
+    /// As [`SessionTable::insert`].
+    ///
+    /// # Errors
+    /// As [`SessionTable::insert`].
+    pub fn insert_hashed(
+        &mut self,
+        keys: [Hashed; KEYS],
+        value: V,
+        timeout: u32,
+        objects: &mut Objects,
+        now: Time,
+    ) -> Result<SessionId, InsertError> {
+        for Hashed { hash, .. } in &keys {
+            self.index.prefetch(*hash);
         }
-        for (key, hash) in packed.iter().zip(hashes) {
-            if let Some(cell) = self.lookup(key, hash) {
+        for Hashed {
+            packed,
+            hash,
+            is_new,
+        } in &keys
+        {
+            if *is_new {
+                debug_assert_eq!(self.lookup(packed, *hash), None);
+            } else if let Some(cell) = self.lookup(packed, *hash) {
                 let (id, _) = Self::whose(cell);
                 if objects.is_alive(self.object(id), now) {
                     return Err(InsertError::Exists);
@@ -183,20 +228,21 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
         if self.is_full() {
             self.make_room(objects, now);
         }
-        let short = core::array::from_fn(|key| packed[key].short(hashes[key]));
+        let short = core::array::from_fn(|key| keys[key].packed.short(keys[key].hash));
         let entry = Entry { keys: short, value };
         let slot = self.place(entry).ok_or(InsertError::Full)?;
-        for (key, hash) in hashes.into_iter().enumerate() {
+        for (key, Hashed { packed, hash, .. }) in keys.iter().enumerate() {
             let cell = slot * KEYS as u32 + key as u32;
-            if let Packed::Wide(words) = packed[key] {
-                self.wide[cell as usize] = words;
+            if let Packed::Wide(words) = packed {
+                self.wide[cell as usize] = *words;
             }
-            if key == 0 || packed[key] != packed[0] {
-                self.index.insert(hash, cell);
+            if key == 0 || *packed != keys[0].packed {
+                self.index.insert(*hash, cell);
             }
         }
         let id = SessionId::new(slot);
         objects.touch(self.object(id), now, timeout);
+        self.prefetch_vacant(objects);
         self.keep_up(objects, now);
         Ok(id)
     }
@@ -220,6 +266,15 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
         self.entries.push(entry).ok()?;
         self.len += 1;
         Some(self.entries.len() as u32 - 1)
+    }
+
+    /// Brings near the slot that is used next.
+    #[inline]
+    fn prefetch_vacant(&self, objects: &Objects) {
+        if let Some(next) = self.entries.get(self.vacant as usize) {
+            prefetch(next);
+            objects.prefetch(self.object(SessionId::new(self.vacant)));
+        }
     }
 
     /// Ends a session; records that used it are no longer valid. Returns what the function kept of it.
@@ -296,8 +351,14 @@ impl<K: Key, V: Copy, const KEYS: usize> SessionTable<K, V, KEYS> {
 
     /// Brings near what looking for this key needs first.
     #[inline]
-    pub fn prefetch(&self, key: &K) {
-        self.index.prefetch(self.hasher.hash(key));
+    pub fn prefetch(&self, key: &Hashed) {
+        self.index.prefetch(key.hash);
+    }
+
+    /// Whether a session, dead ones included, seems to have the key with this hash.
+    #[inline]
+    pub fn may_have(&self, hash: u64) -> bool {
+        self.index.may_have(hash)
     }
 
     /// Its keys.

@@ -88,7 +88,7 @@ fn compare<const KEYS: usize>(capacity: usize, ops: &[Op]) -> Result<(), TestCas
     let mut objects = Objects::default();
     let mut table = SessionTable::<u8, u32, KEYS>::new(capacity, 7, &mut objects);
     let mut model = Model::default();
-    let (mut now, mut serial) = (Time(0), 0);
+    let (mut now, mut serial) = (Time(0), 0u32);
     for op in ops {
         model.expire(now);
         match *op {
@@ -102,8 +102,17 @@ fn compare<const KEYS: usize>(capacity: usize, ops: &[Op]) -> Result<(), TestCas
                     Ok(())
                 };
                 serial += 1;
-                let given = core::array::from_fn(|key| keys[key]);
-                let made = table.insert(given, serial, TIMEOUT, &mut objects, now);
+                let given: [u8; KEYS] = core::array::from_fn(|key| keys[key]);
+                // Every other time the keys are looked for before.
+                let made = if serial.is_multiple_of(2) {
+                    let mut hashed = given.map(|key: u8| table.hashed(&key));
+                    for key in &mut hashed {
+                        let _ = table.find_hashed(key, &objects, now);
+                    }
+                    table.insert_hashed(hashed, serial, TIMEOUT, &mut objects, now)
+                } else {
+                    table.insert(given, serial, TIMEOUT, &mut objects, now)
+                };
                 prop_assert_eq!(made.map(drop), expected);
                 if let Ok(id) = made {
                     model

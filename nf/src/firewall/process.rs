@@ -1,12 +1,13 @@
 //! What becomes of a packet.
 
 use chainplane_dataplane::function::{
-    Blueprint, Build, Context, Descriptor, Function, INSIDE, Interface, SessionInfo, Verdict,
+    Blueprint, Build, Context, Descriptor, Function, Glimpse, INSIDE, Interface, SessionInfo,
+    Verdict,
 };
 use chainplane_dataplane::indices;
 use chainplane_dataplane::objects::Objects;
 use chainplane_dataplane::packet::{Packet, ethertype, protocol};
-use chainplane_dataplane::session::{InsertError, SessionId, SessionTable, Way};
+use chainplane_dataplane::session::{Hashed, InsertError, SessionId, SessionTable, Way};
 use chainplane_dataplane::time::Time;
 
 use super::config::Action;
@@ -66,7 +67,7 @@ impl Blueprint for Plan {
             rules: self.rules.clone(),
             timeouts: self.timeouts,
             sessions: SessionTable::new(self.sessions, build.seed, build.objects),
-            absence: Absence::new(build.seed, build.objects),
+            absence: Absence::new(build.objects),
         })
     }
 }
@@ -112,6 +113,21 @@ impl Function for Firewall {
         }
     }
 
+    fn foresee(
+        &self,
+        coming: &mut [Glimpse],
+        from: Interface,
+        objects: &Objects,
+    ) -> Option<Interface> {
+        for at in coming {
+            let key = Tuple::foreseen(at, from).seen_from(INSIDE);
+            let key = self.sessions.hashed(&key);
+            self.sessions.prefetch(&key);
+            self.absence.prefetch(key.hash(), objects);
+        }
+        Some(from.opposite())
+    }
+
     fn tick(&mut self, cx: &mut Context<'_>) {
         let now = cx.now();
         self.sessions.sweep(cx.objects(), now, |_| {});
@@ -152,13 +168,14 @@ impl Firewall {
     /// TCP, UDP and echoes.
     fn tracked(&mut self, cx: &mut Context<'_>, packet: Packet, tuple: &Tuple) -> Verdict {
         let bare_syn = opens(packet.tcp_flags());
-        let found = self.find(cx, tuple);
+        let mut key = self.sessions.hashed(&tuple.seen_from(INSIDE));
+        let found = self.find(cx, &mut key, tuple.side);
         match found {
             Some((id, way)) if !(bare_syn && self.asks_anew(id, way)) => {
                 self.pass(cx, packet, id, way, tuple)
             }
             None if tuple.protocol == protocol::TCP && !bare_syn => {
-                self.absence.depend(cx, tuple);
+                self.absence.depend(cx, key.hash());
                 cx.replayable();
                 Verdict::drop(packet, FirewallDrop::TcpNoSession)
             }
@@ -166,25 +183,29 @@ impl Firewall {
                 let decision = self.rules.decide(&packet, tuple.side);
                 match decision.action {
                     Action::Drop => {
-                        self.absence.depend(cx, tuple);
+                        self.absence.depend(cx, key.hash());
                         cx.replayable();
                         cx.count_slot(decision.slot);
                         denied(packet, decision)
                     }
                     Action::Allow => {
                         cx.event_slot(decision.slot);
-                        self.open(cx, packet, tuple, found.map(|(id, _)| id))
+                        self.open(cx, packet, (tuple, key), found.map(|(id, _)| id))
                     }
                 }
             }
         }
     }
 
-    /// The session of a packet with this tuple, and whether it goes the way of the one that opened it.
-    fn find(&self, cx: &Context<'_>, tuple: &Tuple) -> Option<(SessionId, Way)> {
-        let key = tuple.seen_from(INSIDE);
-        let (id, _) = self.sessions.find(&key, cx.objects_ref(), cx.now())?;
-        let way = if self.sessions.get(id)?.opened_by == tuple.side {
+    /// The session of a packet with this key that comes in by `side`, and whether it goes the way of the one that opened it.
+    fn find(
+        &self,
+        cx: &Context<'_>,
+        key: &mut Hashed,
+        side: Interface,
+    ) -> Option<(SessionId, Way)> {
+        let (id, _) = self.sessions.find_hashed(key, cx.objects_ref(), cx.now())?;
+        let way = if self.sessions.get(id)?.opened_by == side {
             Way::Forward
         } else {
             Way::Return
@@ -207,7 +228,7 @@ impl Firewall {
         &mut self,
         cx: &mut Context<'_>,
         packet: Packet,
-        tuple: &Tuple,
+        (tuple, key): (&Tuple, Hashed),
         old: Option<SessionId>,
     ) -> Verdict {
         if tuple.echo_reply {
@@ -220,20 +241,18 @@ impl Firewall {
             }
             self.sessions.remove(old, cx.objects());
         }
-        let answer = tuple.answer(tuple.side.opposite());
         let timeout = self.timeouts.of(tuple.protocol, Phase::Opening);
         let now = cx.now();
         let session = Session {
             phase: Phase::Opening,
             opened_by: tuple.side,
         };
-        let key = tuple.seen_from(INSIDE);
         let made = self
             .sessions
-            .insert([key], session, timeout, cx.objects(), now);
+            .insert_hashed([key], session, timeout, cx.objects(), now);
         match made {
             Ok(id) => {
-                self.absence.filled([tuple, &answer], cx.objects());
+                self.absence.filled(key.hash(), cx.objects());
                 cx.event(FirewallCounter::Opened);
                 self.pass(cx, packet, id, Way::Forward, tuple)
             }
@@ -288,7 +307,8 @@ impl Firewall {
         let Some(Quote { answer, .. }) = quote(packet, from) else {
             return false;
         };
-        let known = self.find(cx, &answer);
+        let mut key = self.sessions.hashed(&answer.seen_from(INSIDE));
+        let known = self.find(cx, &mut key, answer.side);
         answer.dst.address == packet.ip_dst() && known.is_some()
     }
 }

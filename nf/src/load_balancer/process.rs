@@ -4,12 +4,12 @@ use core::net::IpAddr;
 use std::sync::Arc;
 
 use chainplane_dataplane::function::{
-    Build, Context, Descriptor, Function, INSIDE, Interface, OUTSIDE, SessionInfo, Verdict,
+    Build, Context, Descriptor, Function, Glimpse, INSIDE, Interface, OUTSIDE, SessionInfo, Verdict,
 };
 use chainplane_dataplane::indices;
 use chainplane_dataplane::objects::{ObjectRange, Objects};
 use chainplane_dataplane::packet::{Packet, tcp_flag};
-use chainplane_dataplane::session::{SessionId, SessionTable};
+use chainplane_dataplane::session::{Hashed, SessionId, SessionTable};
 use chainplane_dataplane::time::Time;
 
 use super::maglev::hash_of;
@@ -137,9 +137,9 @@ impl Balancer {
     }
 
     fn balance(&mut self, cx: &mut Context<'_>, packet: Packet, client: (IpAddr, u16)) -> Verdict {
-        let key = Client(client.0, client.1);
+        let mut key = self.sessions.hashed(&Client(client.0, client.1));
         let found = self
-            .find(cx, key)
+            .find(cx, &mut key)
             .filter(|id| !self.begins_anew(cx, *id, &packet));
         if let Some(id) = found {
             return self.hand_to_backend(cx, packet, id);
@@ -163,7 +163,7 @@ impl Balancer {
         let timeout = session.timeout(&self.tables.ticks);
         let made = self
             .sessions
-            .insert([key], session, timeout, cx.objects(), now);
+            .insert_hashed([key], session, timeout, cx.objects(), now);
         let Ok(id) = made else {
             return Verdict::drop(packet, Reason::SessionsFull);
         };
@@ -182,14 +182,17 @@ impl Balancer {
         client: (IpAddr, u16),
         backend: usize,
     ) -> Option<SessionId> {
-        let id = self.find(cx, Client(client.0, client.1))?;
+        let mut key = self.sessions.hashed(&Client(client.0, client.1));
+        let id = self.find(cx, &mut key)?;
         let session = self.sessions.get(id)?;
         (session.backend as usize == backend).then_some(id)
     }
 
     /// A client's session, if it is alive and its backend was not lost since.
-    fn find(&mut self, cx: &mut Context<'_>, client: Client) -> Option<SessionId> {
-        let (id, _) = self.sessions.find(&client, cx.objects_ref(), cx.now())?;
+    fn find(&mut self, cx: &mut Context<'_>, client: &mut Hashed) -> Option<SessionId> {
+        let (id, _) = self
+            .sessions
+            .find_hashed(client, cx.objects_ref(), cx.now())?;
         let session = self.sessions.get(id)?;
         if self.seen.life(session.backend as usize) == session.life {
             return Some(id);
@@ -295,9 +298,11 @@ impl Balancer {
         let about = quote::quoted(&packet).filter(|quote| {
             quote.protocol == service.protocol && quote.src == (service.address, service.port)
         });
-        let Some((quote, id)) =
-            about.and_then(|quote| Some((quote, self.find(cx, Client(quote.dst.0, quote.dst.1))?)))
-        else {
+        let found = about.and_then(|quote| {
+            let mut key = self.sessions.hashed(&Client(quote.dst.0, quote.dst.1));
+            Some((quote, self.find(cx, &mut key)?))
+        });
+        let Some((quote, id)) = found else {
             return Verdict::drop(packet, Reason::NoSession);
         };
         let Some(session) = self.sessions.get(id) else {
@@ -368,6 +373,28 @@ impl Function for Balancer {
         } else {
             self.outbound(cx, packet)
         }
+    }
+
+    fn foresee(
+        &self,
+        coming: &mut [Glimpse],
+        from: Interface,
+        _objects: &Objects,
+    ) -> Option<Interface> {
+        let service = self.tables.service;
+        for at in coming {
+            if from == OUTSIDE
+                && at.dst == (service.address, service.port)
+                && at.protocol == service.protocol
+            {
+                let key = self.sessions.hashed(&Client(at.src.0, at.src.1));
+                self.sessions.prefetch(&key);
+                // Which of them does not matter to those behind: they are on one side.
+                let server = self.tables.servers.first();
+                at.dst = server.map_or(at.dst, |server| (server.address, server.port));
+            }
+        }
+        Some(from.opposite())
     }
 
     fn tick(&mut self, cx: &mut Context<'_>) {

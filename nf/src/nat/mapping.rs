@@ -9,7 +9,7 @@ use core::net::{IpAddr, Ipv4Addr};
 use chainplane_dataplane::function::{Build, Context, INSIDE, Interface, OUTSIDE};
 use chainplane_dataplane::objects::Objects;
 use chainplane_dataplane::packet::{Mac, protocol};
-use chainplane_dataplane::session::{InsertError, Key, Packed, SessionId, SessionTable};
+use chainplane_dataplane::session::{Hashed, InsertError, Key, Packed, SessionId, SessionTable};
 use chainplane_dataplane::time::Time;
 use foldhash::SharedSeed;
 use foldhash::fast::SeedableRandomState;
@@ -22,7 +22,7 @@ use crate::track::{Endpoint, Phase, TimeoutTicks, ipv6_of, pack_kind, unpack_kin
 /// taken once in 10^5 times.
 const TRIES: u64 = 128;
 /// Ports of those tried together.
-const TOGETHER: usize = 8;
+const TOGETHER: usize = 4;
 /// Pool addresses tried.
 const ADDRESSES: u32 = 4;
 
@@ -102,6 +102,18 @@ struct Mapping {
 /// A mapping's number.
 pub(super) type MappingId = SessionId;
 
+/// What is foreseen of an inside host's port that most likely has no mapping.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Foreseen {
+    protocol: u8,
+    /// Its own port at the host's address.
+    outer: Endpoint,
+    /// Of inside and outside.
+    hashes: [u64; 2],
+    /// The number of the choice by which another port is chosen, as its own is taken.
+    choice: Option<u64>,
+}
+
 /// Why there is no mapping for a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoMapping {
@@ -141,7 +153,7 @@ impl Mappings {
         }
     }
 
-    /// The live mapping of an inside host's port, with its outside.
+    /// The live mapping of an inside host's port, with its outside; or else what [`Mappings::make`] wants.
     pub fn of_inner(
         &self,
         vlan: u16,
@@ -149,11 +161,11 @@ impl Mappings {
         inner: Endpoint,
         objects: &Objects,
         now: Time,
-    ) -> Option<(MappingId, Endpoint)> {
-        let key = End::inner(vlan, protocol, inner);
-        let (id, _) = self.table.find(&key, objects, now)?;
-        let [_, outer] = self.table.keys(id)?;
-        Some((id, outer.endpoint))
+    ) -> Result<(MappingId, Endpoint), Hashed> {
+        let mut key = self.table.hashed(&End::inner(vlan, protocol, inner));
+        let found = self.table.find_hashed(&mut key, objects, now);
+        let outer = found.and_then(|(id, _)| Some((id, self.table.keys(id)?[1].endpoint)));
+        outer.ok_or(key)
     }
 
     /// The live mapping that has this outside, with its inside, if that is in this VLAN.
@@ -173,29 +185,27 @@ impl Mappings {
         (inner.vlan == vlan).then_some((id, inner.endpoint, mac))
     }
 
-    /// Makes a mapping for an inside host's port, which has none.
+    /// Makes a mapping for an inside host's port, which has none and this key.
     pub fn make(
         &mut self,
-        vlan: u16,
-        protocol: u8,
-        inner: Endpoint,
+        (vlan, protocol, inner): (u16, u8, Endpoint),
+        key: Hashed,
         mac: Mac,
         objects: &mut Objects,
         now: Time,
     ) -> Result<(MappingId, Endpoint), NoMapping> {
-        let key = End::inner(vlan, protocol, inner);
-        let outer = self
-            .choose(&key, objects, now)
+        let inner = End::inner(vlan, protocol, inner);
+        let (outer, end) = self
+            .choose(&inner, objects, now)
             .ok_or(NoMapping::Exhausted)?;
         let mapping = Mapping {
             mac,
             established: 0,
         };
         let timeout = self.timeouts.of(protocol, Phase::Opening);
-        let end = End::outer(protocol, outer);
         match self
             .table
-            .insert([key, end], mapping, timeout, objects, now)
+            .insert_hashed([key, end], mapping, timeout, objects, now)
         {
             Ok(id) => Ok((id, outer)),
             Err(InsertError::Full | InsertError::Exists) => Err(NoMapping::Full),
@@ -208,38 +218,114 @@ impl Mappings {
     }
 
     /// A free address and port of the pool: the host's own address, its own port if possible.
-    fn choose(&mut self, inner: &End, objects: &Objects, now: Time) -> Option<Endpoint> {
-        let own = self.hasher.hash_one((inner.vlan, inner.endpoint.address)) as u32;
-        let (first, count) = range_of(inner.protocol, inner.endpoint.port);
+    fn choose(&mut self, inner: &End, objects: &Objects, now: Time) -> Option<(Endpoint, Hashed)> {
+        let own = self.own_address(inner.vlan, inner.endpoint.address);
+        let End {
+            protocol, endpoint, ..
+        } = *inner;
         for offset in 0..self.pool.len().min(ADDRESSES) {
             let address = self.pool.nth(own % self.pool.len() + offset)?;
             self.choices += 1;
-            let random = |attempt: u64| {
-                let choice = (self.choices, attempt, inner.endpoint.port);
-                first + (self.hasher.hash_one(choice) % u64::from(count)) as u16
+            let end = |port| self.outer_end(protocol, Endpoint::new(address, port));
+            let is_free = |end: &mut (Endpoint, Hashed)| {
+                self.forwards.inner(protocol, end.0).is_none()
+                    && self.table.find_hashed(&mut end.1, objects, now).is_none()
             };
-            let end = |port| End::outer(inner.protocol, Endpoint::new(address, port));
-            let is_free = |end: &End| {
-                self.forwards.inner(end.protocol, end.endpoint).is_none()
-                    && self.table.find(end, objects, now).is_none()
-            };
-            let same = (inner.endpoint.port >= first).then(|| end(inner.endpoint.port));
-            if let Some(same) = same.filter(is_free) {
-                return Some(same.endpoint);
+            if endpoint.port >= range_of(protocol, endpoint.port).0 {
+                let mut same = end(endpoint.port);
+                if is_free(&mut same) {
+                    return Some(same);
+                }
             }
             for attempt in (0..TRIES).step_by(TOGETHER) {
                 // What looking for them needs is fetched at once.
-                let ends: [End; TOGETHER] =
-                    core::array::from_fn(|n| end(random(attempt + n as u64)));
-                for end in &ends {
+                let mut ends: [_; TOGETHER] = core::array::from_fn(|n| {
+                    let attempt = attempt + n as u64;
+                    end(self.random_port(self.choices, attempt, protocol, endpoint.port))
+                });
+                for (_, end) in &ends {
                     self.table.prefetch(end);
                 }
-                if let Some(free) = ends.iter().find(|end| is_free(end)) {
-                    return Some(free.endpoint);
+                if let Some(free) = ends.iter_mut().find_map(|end| is_free(end).then_some(*end)) {
+                    return Some(free);
                 }
             }
         }
         None
+    }
+
+    /// The number of the pool address that a host has, as long as a port is left there.
+    fn own_address(&self, vlan: u16, address: IpAddr) -> u32 {
+        self.hasher.hash_one((vlan, address)) as u32
+    }
+
+    /// Brings near what making a mapping for this inside host's port needs first.
+    pub fn foresee(&self, vlan: u16, protocol: u8, inner: Endpoint) -> Foreseen {
+        let key = self.table.hashed(&End::inner(vlan, protocol, inner));
+        self.table.prefetch(&key);
+        let own = self.own_address(vlan, inner.address);
+        let address = self.pool.nth(own.checked_rem(self.pool.len()).unwrap_or(0));
+        let outer = Endpoint::new(address.unwrap_or(Ipv4Addr::UNSPECIFIED), inner.port);
+        let outer_key = self.table.hashed(&End::outer(protocol, outer));
+        self.table.prefetch(&outer_key);
+        Foreseen {
+            protocol,
+            outer,
+            hashes: [key, outer_key].map(|key| key.hash()),
+            choice: None,
+        }
+    }
+
+    /// Then tells whether another port will be chosen, and brings near what that takes. `made` counts the mappings that
+    /// will be made.
+    pub fn foresee_choice(&self, foreseen: &mut Foreseen, made: &mut u64) {
+        let [inner, outer] = foreseen.hashes;
+        if self.table.may_have(inner) {
+            return;
+        }
+        *made += 1;
+        if self.table.may_have(outer) {
+            foreseen.choice = Some(self.choices + *made);
+            for end in self.candidates(foreseen) {
+                self.table.prefetch(&end.1);
+            }
+        }
+    }
+
+    /// At last says which outside the port will have, most likely.
+    pub fn foresee_outer(&self, foreseen: &Foreseen) -> Endpoint {
+        if foreseen.choice.is_none() {
+            return foreseen.outer;
+        }
+        let mut free = self
+            .candidates(foreseen)
+            .filter(|(_, key)| !self.table.may_have(key.hash()));
+        free.next().map_or(foreseen.outer, |(end, _)| end)
+    }
+
+    fn candidates(&self, foreseen: &Foreseen) -> impl Iterator<Item = (Endpoint, Hashed)> {
+        let Foreseen {
+            protocol,
+            outer,
+            choice,
+            ..
+        } = *foreseen;
+        let attempts = 0..TOGETHER as u64;
+        attempts.map(move |attempt| {
+            let port = self.random_port(choice.unwrap_or(0), attempt, protocol, outer.port);
+            self.outer_end(protocol, Endpoint::new(outer.address, port))
+        })
+    }
+
+    /// A port for the one of a host, by the number of the choice and of the attempt.
+    fn random_port(&self, choice: u64, attempt: u64, protocol: u8, port: u16) -> u16 {
+        let (first, count) = range_of(protocol, port);
+        let hash = self.hasher.hash_one((choice, attempt, port));
+        first + (hash % u64::from(count)) as u16
+    }
+
+    fn outer_end(&self, protocol: u8, outer: Endpoint) -> (Endpoint, Hashed) {
+        (outer, self.table.hashed(&End::outer(protocol, outer)))
     }
 
     /// Notes that a session of the mapping went from one phase to another.
@@ -281,5 +367,50 @@ fn range_of(protocol: u8, port: u16) -> (u16, u32) {
         (protocol::ICMP, _) => (0, 1 << 16),
         (_, 0..1024) => (1, 1023),
         _ => (1024, (1 << 16) - 1024),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::track::Timeouts;
+
+    /// Many hosts that use three ports each, the same ones, at two addresses: nearly all get another port.
+    #[test]
+    fn what_is_foreseen_is_what_is_made() {
+        let mut objects = Objects::default();
+        let mut build = Build {
+            objects: &mut objects,
+            seed: 7,
+        };
+        let pool = Pool::new(&["203.0.113.2/31".parse().unwrap()]);
+        let (forwards, ticks) = (Forwards::new(&[]), Timeouts::default().ticks());
+        let mut mappings = Mappings::new(pool, forwards, ticks, 1024, &mut build);
+        let (now, udp) = (Time(1 << 30), protocol::UDP);
+        let mut others = 0;
+        for host in 0..60 {
+            let inner = [2000, 2001, 2002].map(|port| Endpoint::new([10, 0, 0, host], port));
+            let mut foreseen = inner.map(|inner| mappings.foresee(0, udp, inner));
+            let mut made = 0;
+            for one in &mut foreseen {
+                mappings.foresee_choice(one, &mut made);
+            }
+            let outer = foreseen.map(|one| mappings.foresee_outer(&one));
+            for (inner, outer) in inner.into_iter().zip(outer) {
+                let key = mappings.of_inner(0, udp, inner, &objects, now);
+                let inner_port = inner.port;
+                let inner = (0, udp, inner);
+                let made =
+                    mappings.make(inner, key.unwrap_err(), Mac::default(), &mut objects, now);
+                assert_eq!(made.unwrap().1, outer);
+                others += u32::from(inner_port != outer.port);
+            }
+            // What has a mapping makes none.
+            let mut known = mappings.foresee(0, udp, inner[0]);
+            let mut made = 0;
+            mappings.foresee_choice(&mut known, &mut made);
+            assert_eq!(made, 0);
+        }
+        assert_eq!(others, 3 * (60 - 2));
     }
 }

@@ -48,6 +48,7 @@
 mod arp;
 mod config;
 mod error;
+mod foresee;
 mod forward;
 mod mapping;
 mod open;

@@ -138,17 +138,18 @@ impl Nat {
         let now = cx.now();
         let objects = cx.objects_ref();
         let known = self.mappings.of_inner(vlan, protocol, src, objects, now);
+        let fresh = known.is_err();
         let mapping = match known {
-            Some(known) => Ok(known),
-            None => self
+            Ok(known) => Ok(known),
+            Err(key) => self
                 .mappings
-                .make(vlan, protocol, src, mac, cx.objects(), now),
+                .make((vlan, protocol, src), key, mac, cx.objects(), now),
         };
         match mapping {
             Ok((id, endpoint)) => Ok(Source {
                 endpoint,
                 mapping: Some(id),
-                fresh: known.is_none(),
+                fresh,
             }),
             Err(NoMapping::Exhausted) => Err(NatDrop::PoolExhausted),
             Err(NoMapping::Full) => Err(NatDrop::SessionsFull),

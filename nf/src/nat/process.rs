@@ -1,13 +1,15 @@
 //! What becomes of a packet.
 
+use core::net::IpAddr;
+
 use chainplane_dataplane::function::{
-    Blueprint, Build, Context, Descriptor, Function, INSIDE, Interface, OUTSIDE, SessionInfo,
-    Verdict,
+    Blueprint, Build, Context, Descriptor, Function, Glimpse, INSIDE, Interface, OUTSIDE,
+    SessionInfo, Verdict,
 };
 use chainplane_dataplane::indices;
 use chainplane_dataplane::objects::Objects;
 use chainplane_dataplane::packet::{Mac, Packet, ethertype, protocol};
-use chainplane_dataplane::session::{InsertError, SessionId, SessionTable, Way};
+use chainplane_dataplane::session::{Hashed, InsertError, SessionId, SessionTable, Way};
 use chainplane_dataplane::time::Time;
 
 use super::arp;
@@ -84,7 +86,7 @@ impl Blueprint for Plan {
         let (pool, forwards) = (self.pool.clone(), self.forwards.clone());
         Box::new(Nat {
             sessions: SessionTable::new(self.sessions, build.seed, build.objects),
-            absence: Absence::new(build.seed, build.objects),
+            absence: Absence::new(build.objects),
             mappings: Mappings::new(pool, forwards, self.timeouts, self.sessions, build),
             pool: self.pool.clone(),
             inside: self.inside.clone(),
@@ -144,10 +146,24 @@ impl Function for Nat {
                 },
             );
         };
-        match self.sessions.find(&tuple, cx.objects_ref(), cx.now()) {
+        let mut key = self.sessions.hashed(&tuple);
+        match self
+            .sessions
+            .find_hashed(&mut key, cx.objects_ref(), cx.now())
+        {
             Some((id, way)) => self.translate(cx, packet, &tuple, id, way),
-            None => self.open(cx, packet, &tuple),
+            None => self.open(cx, packet, &tuple, key),
         }
+    }
+
+    fn foresee(
+        &self,
+        coming: &mut [Glimpse],
+        from: Interface,
+        objects: &Objects,
+    ) -> Option<Interface> {
+        self.foresee_sessions(coming, from, objects);
+        Some(from.opposite())
     }
 
     fn tick(&mut self, cx: &mut Context<'_>) {
@@ -193,10 +209,14 @@ impl Nat {
         if from == OUTSIDE {
             return self.pool.contains(packet.ip_dst());
         }
-        let (src, dst) = (packet.ip_src(), packet.ip_dst());
+        self.concerns_outbound(packet.ip_src(), packet.ip_dst())
+    }
+
+    /// Whether IPv4 packets from inside with these addresses are.
+    pub(super) fn concerns_outbound(&self, src: IpAddr, dst: IpAddr) -> bool {
         let everyone = match dst {
-            core::net::IpAddr::V4(dst) => dst.is_multicast() || dst.is_broadcast(),
-            core::net::IpAddr::V6(_) => true,
+            IpAddr::V4(dst) => dst.is_multicast() || dst.is_broadcast(),
+            IpAddr::V6(_) => true,
         };
         !everyone
             && !src.is_unspecified()
@@ -204,9 +224,15 @@ impl Nat {
     }
 
     /// Opens a session for the first packet of one.
-    fn open(&mut self, cx: &mut Context<'_>, packet: Packet, tuple: &Tuple) -> Verdict {
+    fn open(
+        &mut self,
+        cx: &mut Context<'_>,
+        packet: Packet,
+        tuple: &Tuple,
+        key: Hashed,
+    ) -> Verdict {
         if tuple.protocol == protocol::TCP && !crate::track::opens(packet.tcp_flags()) {
-            self.absence.depend(cx, tuple);
+            self.absence.depend(cx, key.hash());
             cx.replayable();
             return Verdict::drop(packet, NatDrop::TcpNoSession);
         }
@@ -215,10 +241,10 @@ impl Nat {
         } else {
             self.open_outbound(cx, tuple, packet.mac_src())
         };
-        match opened.and_then(|opening| self.insert(cx, tuple, opening)) {
+        match opened.and_then(|opening| self.insert(cx, tuple, key, opening)) {
             Ok(id) => self.translate(cx, packet, tuple, id, Way::Forward),
             Err(NatDrop::NoMapping) if tuple.side == OUTSIDE => {
-                self.absence.depend(cx, tuple);
+                self.absence.depend(cx, key.hash());
                 cx.replayable();
                 Verdict::drop(packet, NatDrop::NoMapping)
             }
@@ -230,6 +256,7 @@ impl Nat {
         &mut self,
         cx: &mut Context<'_>,
         tuple: &Tuple,
+        key: Hashed,
         opening: Opening,
     ) -> Result<SessionId, NatDrop> {
         let Opening {
@@ -239,12 +266,15 @@ impl Nat {
         } = opening;
         let timeout = self.timeouts.of(tuple.protocol, Phase::Opening);
         let now = cx.now();
+        let answer = self.sessions.hashed(&answer);
         let made = self
             .sessions
-            .insert([*tuple, answer], session, timeout, cx.objects(), now);
+            .insert_hashed([key, answer], session, timeout, cx.objects(), now);
         match (made, fresh) {
             (Ok(id), _) => {
-                self.absence.filled([tuple, &answer], cx.objects());
+                for key in [key, answer] {
+                    self.absence.filled(key.hash(), cx.objects());
+                }
                 cx.event(NatCounter::Opened);
                 if fresh.is_some() {
                     cx.event(NatCounter::Mapped);

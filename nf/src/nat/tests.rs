@@ -3,9 +3,10 @@
 use core::time::Duration;
 
 use chainplane_dataplane::engine::Hop;
-use chainplane_dataplane::function::{INSIDE, OUTSIDE};
+use chainplane_dataplane::function::{Build, Glimpse, INSIDE, OUTSIDE};
+use chainplane_dataplane::objects::Objects;
 use chainplane_dataplane::packet::tcp_flag::{ACK, FIN, RST, SYN};
-use chainplane_dataplane::packet::{Mac, Offload, checksum};
+use chainplane_dataplane::packet::{Mac, Offload, checksum, protocol};
 use chainplane_dataplane::sim::{Sim, SimFunction};
 
 use super::{Config, Forward, Transport};
@@ -94,6 +95,45 @@ fn answers_come_home() {
         assert_eq!(value(&mut sim, "translated-inbound"), 3);
         assert_eq!(value(&mut sim, "mappings-made"), 1);
     }
+}
+
+#[test]
+fn what_is_foreseen_of_new_flows_is_what_becomes_of_them() {
+    let config = config();
+    let plan = config
+        .compile(&Site::default())
+        .expect("a good configuration");
+    let mut objects = Objects::default();
+    let nat = plan.build(&mut Build {
+        objects: &mut objects,
+        seed: 5,
+    });
+    let mut sim = sim(&config, None);
+    let server = at("192.0.2.1:53");
+    let hosts = [
+        "10.0.0.1:5000",
+        "10.0.0.2:5001",
+        "10.9.0.2:700",
+        "11.0.0.1:5003",
+    ]
+    .map(at);
+    let glimpse = |src: Endpoint, dst: Endpoint| Glimpse {
+        vlan: 0,
+        protocol: protocol::UDP,
+        src: (src.address, src.port),
+        dst: (dst.address, dst.port),
+    };
+    let mut coming = hosts.map(|host| glimpse(host, server));
+    assert_eq!(nat.foresee(&mut coming, INSIDE, &objects), Some(OUTSIDE));
+    for (host, coming) in hosts.into_iter().zip(coming) {
+        let (src, dst) = through(&mut sim, IN, OUT, &udp(host, server));
+        assert_eq!(glimpse(src, dst), coming);
+    }
+    // From outside they are left as they are.
+    let mut coming = [glimpse(server, at("203.0.113.2:5000"))];
+    let before = coming;
+    assert_eq!(nat.foresee(&mut coming, OUTSIDE, &objects), Some(INSIDE));
+    assert_eq!(coming, before);
 }
 
 #[test]

@@ -4,8 +4,9 @@ use core::net::IpAddr;
 use std::sync::Arc;
 
 use chainplane_dataplane::function::{
-    Blueprint, Build, Context, Descriptor, Exits, Function, Interface, Verdict,
+    Blueprint, Build, Context, Descriptor, Exits, Function, Glimpse, Interface, Verdict,
 };
+use chainplane_dataplane::objects::Objects;
 use chainplane_dataplane::packet::{Packet, ethertype, protocol};
 
 use super::forward::Forwarder;
@@ -80,6 +81,18 @@ impl Function for Router {
         exits: &mut Exits,
     ) {
         self.pass_known(cx, packets, place, from, exits);
+    }
+
+    fn foresee(
+        &self,
+        coming: &mut [Glimpse],
+        _from: Interface,
+        _objects: &Objects,
+    ) -> Option<Interface> {
+        match self.tables.target(coming.first()?.dst.0) {
+            Target::OnLink(out) | Target::Via(out, _) => Some(out),
+            _ => None,
+        }
     }
 
     fn tick(&mut self, cx: &mut Context<'_>) {

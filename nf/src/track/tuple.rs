@@ -4,7 +4,7 @@ use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Phase;
-use chainplane_dataplane::function::Interface;
+use chainplane_dataplane::function::{Glimpse, Interface};
 use chainplane_dataplane::packet::{Packet, protocol};
 use chainplane_dataplane::session::{Key, Packed};
 
@@ -148,6 +148,19 @@ impl Tuple {
             dst: Endpoint::new(packet.ip_dst(), to),
             echo_reply,
         })
+    }
+
+    /// The tuple of a packet that is foreseen to come in by `side`.
+    #[inline]
+    pub fn foreseen(coming: &Glimpse, side: Interface) -> Self {
+        Self {
+            side,
+            vlan: coming.vlan,
+            protocol: coming.protocol,
+            src: Endpoint::new(coming.src.0, coming.src.1),
+            dst: Endpoint::new(coming.dst.0, coming.dst.1),
+            echo_reply: false,
+        }
     }
 
     /// The tuple of what answers it, coming in by `side`.
