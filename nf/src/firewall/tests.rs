@@ -9,7 +9,7 @@ use chainplane_dataplane::sim::{Sim, SimFunction};
 
 use super::{Action, Config, Defaults, Direction, Protocol, Rule};
 use crate::config::{Kind, OneOrMany, Site};
-use crate::track::testing::{at, echo, fragment, frame, raw, tcp, udp, unreachable, v4};
+use crate::track::testing::{at, echo, expired, fragment, frame, raw, tcp, udp, unreachable, v4};
 
 /// Ports of the simulated worker.
 const IN: usize = 0;
@@ -248,6 +248,9 @@ fn icmp_errors_about_sessions_pass() {
         assert!(!passes(&mut sim, OUT, &error));
         assert!(passes(&mut sim, IN, &sent));
         assert!(passes(&mut sim, OUT, &error));
+        // What traceroute looks for.
+        let expired = expired(router, host.address, &sent);
+        assert!(passes(&mut sim, OUT, &expired));
         // About what was never sent, or not to whom sent it.
         let other = udp(host, at(&server.to_string().replace(":53", ":54")));
         assert!(!passes(
@@ -261,7 +264,7 @@ fn icmp_errors_about_sessions_pass() {
             &unreachable(router, server.address, &sent, 500)
         ));
     }
-    assert_eq!(value(&mut sim, "related"), 2);
+    assert_eq!(value(&mut sim, "related"), 4);
 }
 
 #[test]

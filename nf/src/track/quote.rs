@@ -32,9 +32,13 @@ pub fn is_icmp_error(packet: &Packet) -> bool {
     if packet.layers().is_fragment() {
         return false;
     }
-    match packet.icmp_type_code() {
-        Some((3 | 11 | 12, _)) => packet.layers().protocol == protocol::ICMP,
-        Some((1..=4, _)) => packet.layers().protocol == protocol::ICMPV6,
+    let Some((kind, _)) = packet.icmp_type_code() else {
+        return false;
+    };
+    // Time exceeded is 11 in the one and 3 in the other, where that is unreachable in the first.
+    match packet.layers().protocol {
+        protocol::ICMP => matches!(kind, 3 | 11 | 12),
+        protocol::ICMPV6 => matches!(kind, 1..=4),
         _ => false,
     }
 }

@@ -98,6 +98,23 @@ pub(crate) fn unreachable(src: IpAddr, dst: IpAddr, frame: &[u8], quoted: usize)
     out
 }
 
+/// Time exceeded from `src` to `dst` about the packet in `frame`.
+pub(crate) fn expired(src: IpAddr, dst: IpAddr, frame: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let ip = ip(src, dst);
+    if src.is_ipv6() {
+        let code = etherparse::icmpv6::TimeExceededCode::HopLimitExceeded;
+        ip.icmpv6(Icmpv6Type::TimeExceeded(code))
+            .write(&mut out, &frame[14..])
+    } else {
+        let code = etherparse::icmpv4::TimeExceededCode::TtlExceededInTransit;
+        ip.icmpv4(Icmpv4Type::TimeExceeded(code))
+            .write(&mut out, &frame[14..])
+    }
+    .unwrap();
+    out
+}
+
 /// An ICMP message, whose header is at `l4`, of which a checksum in the last 8 bytes is still to be computed; the
 /// message's own covers what it will be, as a sender of tunnelled packets computes it.
 pub(crate) fn with_partial_inside(mut frame: Vec<u8>, l4: usize) -> (Vec<u8>, Offload) {
