@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::record::{Case, Results};
+use super::soak;
 use crate::bench::units::{nanoseconds, percent, pps, pps_range};
 use crate::diagnostic::printable;
 
@@ -30,6 +31,7 @@ pub fn tables(results: &Results) -> String {
     }
     rates(&mut out, &results.cases);
     latencies(&mut out, &results.cases);
+    soaks(&mut out, &results.cases);
     comparisons(&mut out, results);
     out
 }
@@ -142,6 +144,14 @@ fn latencies(out: &mut String, cases: &[Case]) {
             row(out, &cells);
         }
     }
+}
+
+fn soaks(out: &mut String, cases: &[Case]) {
+    let rows = soak::rows(cases);
+    if !rows.is_empty() {
+        head(out, &soak::COLUMNS);
+    }
+    rows.iter().for_each(|cells| row(out, cells));
 }
 
 fn comparisons(out: &mut String, results: &Results) {
