@@ -5,7 +5,6 @@
 //! other they come in, so that the load balancer and another firewall do.
 
 use std::rc::Rc;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
 use chainplane_dataplane::engine::Engine;
@@ -34,7 +33,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const NEIGHBOURS: u32 = 4000;
 /// Functions in all.
 const FUNCTIONS: usize = 8;
-/// From one look at gauges, and one question for sessions, to the next, in polls.
+/// From one look at gauges, and one piece of a list, to the next, in polls.
 const ASKED: u64 = 16;
 
 /// A function whose ticks are timed.
@@ -100,37 +99,15 @@ impl Function for Timed {
     }
 }
 
-/// A control thread that asks for sessions and waits for them.
-struct Control {
-    questions: Receiver<Vec<SessionInfo>>,
-    answers: SyncSender<Vec<SessionInfo>>,
-}
-
-impl Control {
-    fn start() -> Self {
-        let (ask, questions) = sync_channel(1);
-        let (answers, answer) = sync_channel(1);
-        std::thread::spawn(move || {
-            while ask.send(Vec::with_capacity(TOLD_AT_ONCE)).is_ok() {
-                if answer.recv().is_err() {
-                    return;
-                }
-            }
-        });
-        Self { questions, answers }
-    }
-}
-
-/// The engine, its ends, and who asks.
+/// The engine, its ends, and where a list of sessions is.
 pub struct Tail {
     engine: Engine,
     lines: [Rc<Line>; 2],
     samples: Rc<Samples>,
-    control: Control,
     clock: Clock,
     now: Time,
     polls: u64,
-    /// Whose sessions are asked for next, and from where on.
+    /// Whose sessions are listed next, and from where on.
     asked: usize,
     cursors: [usize; FUNCTIONS],
     sessions: u64,
@@ -179,7 +156,6 @@ impl Tail {
             engine,
             lines,
             samples,
-            control: Control::start(),
             clock,
             now: Time(1 << 40),
             polls: 0,
@@ -196,6 +172,7 @@ impl Tail {
         self.polls(1 << 13, 0);
         self.begin("sessions being made");
         self.open(self.sessions);
+        self.check(self.sessions * 9 / 10);
         self.begin("all sessions alive, little traffic");
         self.announce();
         self.polls(round, 1);
@@ -219,7 +196,7 @@ impl Tail {
         self.now = self.now + TIMEOUT * 2;
         self.begin("random flows, all sessions dead");
         self.open(self.sessions / 2);
-        self.check();
+        self.check(0);
         drop(self.engine);
         drop(self.lines);
         Rc::into_inner(self.samples).unwrap_or_default()
@@ -242,7 +219,10 @@ impl Tail {
 
     /// Opens so many connections in each chain, all of which are answered.
     fn open(&mut self, count: u64) {
-        for _ in 0..count.div_ceil(GRANT.into()) {
+        // Ports whose packets run the stages sit out turns, so that not every grant is used.
+        let ends = self.lines.each_ref().map(|line| line.opened().0 + count);
+        let more = |(line, end): (&Rc<Line>, &u64)| line.opened().0 < *end;
+        while self.lines.iter().zip(&ends).any(more) {
             self.poll(GRANT);
         }
         while self.lines.iter().any(|line| line.waiting() > 0) {
@@ -265,7 +245,7 @@ impl Tail {
         self.polls += 1;
         if self.polls.is_multiple_of(ASKED) {
             self.publish();
-            self.answer();
+            self.list();
         }
     }
 
@@ -276,36 +256,22 @@ impl Tail {
         self.samples.add("gauges", self.clock.delta(start, end));
     }
 
-    /// Answers the control thread, which waits, as a worker does.
-    fn answer(&mut self) {
-        // When it asks is its own affair.
-        let mut question = loop {
-            match self.control.questions.try_recv() {
-                Ok(question) => break question,
-                Err(TryRecvError::Empty) => std::thread::yield_now(),
-                Err(TryRecvError::Disconnected) => return,
-            }
-        };
-        let function = self.next_function();
-        let start = self.clock.raw();
-        let cursor = self.cursors[function];
-        let next = self
-            .engine
-            .sessions(function, self.now, cursor, &mut question);
-        // It always has room for an answer.
-        let _ = self.control.answers.try_send(question);
-        let end = self.clock.raw();
-        self.samples.add(
-            "sessions for a thread that waits",
-            self.clock.delta(start, end),
-        );
+    /// A piece of a list of sessions, of each function in turn.
+    fn list(&mut self) {
+        let function = self.asked % FUNCTIONS;
+        self.asked += 1;
+        let next = self.piece(function, self.cursors[function]);
         self.cursors[function] = next.unwrap_or(0);
     }
 
-    fn next_function(&mut self) -> usize {
-        let function = self.asked % FUNCTIONS;
-        self.asked += 1;
-        function
+    fn piece(&mut self, function: usize, from: usize) -> Option<usize> {
+        let mut few = Vec::with_capacity(TOLD_AT_ONCE);
+        let start = self.clock.raw();
+        let next = self.engine.sessions(function, self.now, from, &mut few);
+        let end = self.clock.raw();
+        self.samples
+            .add("piece of a list of sessions", self.clock.delta(start, end));
+        next
     }
 
     /// Lists all sessions of every function, a few at a time.
@@ -313,12 +279,7 @@ impl Tail {
         for function in 0..FUNCTIONS {
             let mut cursor = Some(0);
             while let Some(from) = cursor {
-                let mut out = Vec::with_capacity(TOLD_AT_ONCE);
-                let start = self.clock.raw();
-                cursor = self.engine.sessions(function, self.now, from, &mut out);
-                let end = self.clock.raw();
-                self.samples
-                    .add("list of sessions", self.clock.delta(start, end));
+                cursor = self.piece(function, from);
             }
         }
     }
@@ -333,15 +294,16 @@ impl Tail {
         }
     }
 
-    /// The tables were as large as they were meant to be, and every packet is accounted for.
-    fn check(&mut self) {
+    /// Four tables are as large as they are meant to be, and every packet is accounted for.
+    fn check(&mut self, least: u64) {
         self.engine.publish_gauges();
         let snapshot = WorkerStats::of(&self.engine).snapshot();
         snapshot
             .check_conservation()
             .unwrap_or_else(|error| panic!("{error}"));
-        let most = snapshot.functions.iter().map(|at| at.sessions).max();
-        assert!(most.unwrap_or(0) >= self.sessions / 2, "sessions: {most:?}");
+        let sessions = snapshot.functions.iter().map(|at| at.sessions);
+        let large = sessions.clone().filter(|count| *count >= least).count();
+        assert!(large >= 4, "{:?}", sessions.collect::<Vec<_>>());
     }
 }
 

@@ -151,7 +151,9 @@ fn soaks(out: &mut String, cases: &[Case]) {
     if !rows.is_empty() {
         head(out, &soak::COLUMNS);
     }
-    rows.iter().for_each(|cells| row(out, cells));
+    for cells in &rows {
+        row(out, cells);
+    }
 }
 
 fn comparisons(out: &mut String, results: &Results) {
