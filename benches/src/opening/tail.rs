@@ -77,7 +77,7 @@ impl Function for Timed {
             "load-balancer" => "tick of a load balancer",
             _ => "tick of a router",
         };
-        self.samples.add(name, self.clock.delta(start, end));
+        self.samples.note(name, self.clock.delta(start, end));
     }
 
     fn slots(&self) -> Vec<String> {
@@ -208,7 +208,7 @@ impl Tail {
 
     /// Polls until every table was swept twice, as a NAT sweeps two tables in turn.
     fn polls_of_a_sweep(&self) -> u64 {
-        self.sessions / 64 * FUNCTIONS as u64 * 2
+        self.sessions / 32 * FUNCTIONS as u64 * 2
     }
 
     fn polls(&mut self, count: u64, grant: u32) {
@@ -241,6 +241,7 @@ impl Tail {
             "(poll with packets)"
         };
         self.samples.add(piece, self.clock.delta(start, end));
+        self.samples.settle();
         self.now = self.now + STEP;
         self.polls += 1;
         if self.polls.is_multiple_of(ASKED) {

@@ -16,6 +16,8 @@ type Place = (&'static str, &'static str);
 #[derive(Default)]
 pub struct Samples {
     part: Cell<&'static str>,
+    /// What was timed and is not entered yet: to enter it may take longer than what is timed around it.
+    pending: RefCell<Vec<(&'static str, Duration)>>,
     times: RefCell<BTreeMap<Place, Vec<u32>>>,
 }
 
@@ -36,6 +38,18 @@ impl Samples {
     /// What follows is in this part of the course.
     pub(super) fn begin(&self, part: &'static str) {
         self.part.set(part);
+    }
+
+    /// Notes a time within something else that is timed.
+    pub(super) fn note(&self, piece: &'static str, time: Duration) {
+        self.pending.borrow_mut().push((piece, time));
+    }
+
+    /// Enters what was noted.
+    pub(super) fn settle(&self) {
+        for (piece, time) in self.pending.borrow_mut().drain(..) {
+            self.add(piece, time);
+        }
     }
 
     pub(super) fn add(&self, piece: &'static str, time: Duration) {
@@ -69,6 +83,7 @@ impl Samples {
         }
         Some(Self {
             part: Cell::default(),
+            pending: RefCell::default(),
             times: RefCell::new(times),
         })
     }

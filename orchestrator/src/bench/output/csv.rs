@@ -154,13 +154,10 @@ fn soak(found: &Soak) -> Vec<Row> {
     let named = found.latency.iter().flat_map(Latency::percentiles);
     rows.extend(named.map(|(name, _, ns)| (format!("soak-latency-{name}"), ns as f64, "ns", None)));
     let jumps = found.noise.jumps.named();
-    rows.extend(jumps.map(|(name, count)| {
-        (
-            format!("soak-jumps-over-{name}"),
-            count as f64,
-            "jumps",
-            None,
-        )
+    rows.extend(jumps.map(|(length, count)| {
+        let length = length.replace(" µ", "u").replace(' ', "");
+        let name = format!("soak-jumps-over-{length}");
+        (name, count as f64, "jumps", None)
     }));
     let noise = &found.noise;
     let longest = noise.longest_gap_ns as f64;
