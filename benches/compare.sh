@@ -18,7 +18,8 @@ declare -A contestants=(
   [64-packed-four-functions]='ours testpmd'
   [64-four-functions-1m]='ours ours:64-four-functions-spread ours:64-spread' [64-eight-functions]='ours ours:64-one-function'
   [1518-four-functions]='ours ours:1518 testpmd' [large-four-functions]='ours ours:large testpmd'
-  [large-rewrite-four-functions]='ours ours:large-rewrite testpmd' [64-router]='ours l3fwd'
+  [1518-rewrite-four-functions]='ours ours:1518-rewrite testpmd' [large-rewrite-four-functions]='ours ours:large-rewrite testpmd'
+  [64-router]='ours l3fwd'
 )
 cases=(64-four-functions 64-four-functions-10k 64-four-functions-1m 64-eight-functions 1518-four-functions large-four-functions)
 rounds=10 seconds=2 results=compare.txt table='' chosen=()

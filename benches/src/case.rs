@@ -95,7 +95,7 @@ impl Case {
     };
 
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::SMALL,
         Self::SMALL.rewriting().named("64-rewrite"),
         Self {
@@ -166,6 +166,10 @@ impl Case {
         Self::LONG
             .through(Functions::Four)
             .named("1518-four-functions"),
+        Self::LONG
+            .rewriting()
+            .through(Functions::Four)
+            .named("1518-rewrite-four-functions"),
         Self::LARGE,
         Self::LARGE.rewriting().named("large-rewrite"),
         Self::LARGE

@@ -183,6 +183,8 @@ impl Machine {
 pub struct Guest {
     name: String,
     qemu: Process,
+    options: Vec<String>,
+    kernel_line: Option<String>,
     commands: u32,
     monitor: Option<PathBuf>,
 }
@@ -254,19 +256,11 @@ impl Guest {
 
     /// Without a `kernel_line` it has no kernel either.
     fn with_options(name: &str, options: &[String], kernel_line: Option<&str>) -> Result<Self> {
-        let mut qemu = program("qemu-system-x86_64");
-        qemu.args(MACHINE.split(' '));
-        if let Some(kernel_line) = kernel_line {
-            let files = BootFiles::new()?;
-            qemu.arg("-kernel").arg(files.kernel);
-            qemu.arg("-initrd").arg(files.initramfs);
-            qemu.args(["-append", kernel_line]);
-        }
-        qemu.args(options);
-        let qemu = Process::start(&format!("guest {name}"), qemu)?;
         Ok(Self {
             name: name.to_owned(),
-            qemu,
+            qemu: launch(name, options, kernel_line)?,
+            options: options.to_vec(),
+            kernel_line: kernel_line.map(str::to_owned),
             commands: 0,
             monitor: None,
         })
@@ -274,13 +268,29 @@ impl Guest {
 
     /// Starts a guest and waits for its shell.
     pub fn boot(name: &str, nics: &[Nic]) -> Result<Self> {
-        let guest = Self::start(name, nics)?;
+        let mut guest = Self::start(name, nics)?;
         guest.wait_booted()?;
         Ok(guest)
     }
 
     /// Waits for its shell.
-    pub fn wait_booted(&self) -> Result<()> {
+    ///
+    /// One of some hundred guests has been seen to say nothing until [`BOOT_LIMIT`] was over. Such a guest is told of, with
+    /// what its QEMU was at, and started once more.
+    pub fn wait_booted(&mut self) -> Result<()> {
+        let first = self.wait_shell();
+        let said = self.qemu.stdout().contains("@@");
+        let Err(error) = &first else { return first };
+        if said || !self.is_running()? {
+            return first;
+        }
+        eprintln!("{error}\n{}started once more", self.qemu.threads());
+        self.qemu.kill();
+        self.qemu = launch(&self.name, &self.options, self.kernel_line.as_deref())?;
+        self.wait_shell()
+    }
+
+    fn wait_shell(&self) -> Result<()> {
         let ready = |text: &str| {
             text.split_once("@@ready")
                 .map(|(before, _)| before.contains("@@"))
@@ -400,4 +410,18 @@ impl Guest {
     pub fn kill(mut self) {
         self.qemu.kill();
     }
+}
+
+/// Starts QEMU with a guest's options.
+fn launch(name: &str, options: &[String], kernel_line: Option<&str>) -> Result<Process> {
+    let mut qemu = program("qemu-system-x86_64");
+    qemu.args(MACHINE.split(' '));
+    if let Some(kernel_line) = kernel_line {
+        let files = BootFiles::new()?;
+        qemu.arg("-kernel").arg(files.kernel);
+        qemu.arg("-initrd").arg(files.initramfs);
+        qemu.args(["-append", kernel_line]);
+    }
+    qemu.args(options);
+    Process::start(&format!("guest {name}"), qemu)
 }

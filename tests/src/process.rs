@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -255,6 +256,18 @@ impl Process {
         kill_process(pid, signal).map_err(|error| Error::new(error.to_string()))
     }
 
+    /// A line for each of its threads: its name, what the kernel says it does (see proc(5): state and processor time are
+    /// in `stat`), and where in the kernel it waits.
+    pub fn threads(&self) -> String {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid()));
+        let told = tasks.into_iter().flatten().flatten().map(|task| {
+            let read = |file: &str| fs::read_to_string(task.path().join(file)).unwrap_or_default();
+            let [stat, wchan, syscall] = ["stat", "wchan", "syscall"].map(read);
+            format!("{} {} {}\n", stat.trim(), wchan.trim(), syscall.trim())
+        });
+        told.collect()
+    }
+
     /// Kills it and waits for its end.
     pub fn kill(&mut self) {
         // Both fail only if it has ended and was waited for, which is what is wanted.
@@ -324,5 +337,12 @@ mod tests {
             .unwrap();
         process.signal(Signal::TERM).unwrap();
         assert_eq!(process.wait_exit(Duration::from_mins(1)).unwrap(), None);
+    }
+
+    #[test]
+    fn what_a_process_is_at_is_told() {
+        let process = Process::start("sleep", shell("exec sleep 60")).unwrap();
+        let told = process.threads();
+        assert!(told.starts_with(&format!("{} (", process.pid())), "{told}");
     }
 }

@@ -34,7 +34,17 @@ pub struct InterfaceEnd {
 }
 
 impl InterfaceEnd {
+    /// One that is there: a name that is misspelt would make another, and measure nothing.
     pub fn tap(name: &str) -> Result<Self, BenchError> {
+        if !is_there(name) {
+            return Err(BenchError::Attach {
+                endpoint: format!("tap {name}"),
+                reason: "there is no such interface".into(),
+                hint: Some(format!(
+                    "`ip tuntap add {name} mode tap` makes one, `ip link set {name} up` starts it"
+                )),
+            });
+        }
         let config = TapConfig {
             interface: name.to_owned(),
             mtu: None,
@@ -169,5 +179,19 @@ impl InterfaceEnd {
             endpoint: format!("{} {}", self.kind, self.name),
             reason: "the interface has gone".into(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tap_that_is_not_there_is_not_made() {
+        let Err(BenchError::Attach { hint, .. }) = InterfaceEnd::tap("no-such-tap") else {
+            panic!("it was made");
+        };
+        assert!(hint.is_some_and(|hint| hint.contains("ip tuntap add no-such-tap")));
+        assert!(!is_there("no-such-tap"));
     }
 }

@@ -107,7 +107,7 @@ impl Scene {
         }
     }
 
-    /// Starts another trial: late packets of the last one are strangers.
+    /// Starts another trial: late packets of the last one are strangers, but for those that opened its flows.
     pub fn restart(&mut self, names: &[String; 2]) {
         self.tag = self.tag.wrapping_add(2);
         for (ledger, name) in self.ledgers.iter_mut().zip(names) {
@@ -276,6 +276,8 @@ impl Scene {
                 let fault = Some(Fault::Damaged);
                 self.ledgers[direction].enter(stamp.sequence, frame.len(), fault);
             }
+            // Tried again by a generator that took the first one for lost.
+            Seen::Intact(stamp, _) if self.is_late_opening(stamp) => {}
             Seen::Control => self.control(end, frame),
             Seen::Broken if self.is_from_here(end, macs) => {
                 self.ledgers[direction].enter_nameless();
@@ -289,6 +291,12 @@ impl Scene {
     #[inline]
     fn is_ours(&self, stamp: Stamp, direction: usize) -> bool {
         stamp.tag == self.tag() && stamp.backward == (direction == 1)
+    }
+
+    /// Whether it is from an opening phase that is over, of this or the last few trials.
+    fn is_late_opening(&self, stamp: Stamp) -> bool {
+        const LATELY: u16 = 0x1000;
+        stamp.tag & 1 == 1 && self.tag.wrapping_sub(stamp.tag) < LATELY
     }
 
     /// Whether a frame has an address that frames to this endpoint have.

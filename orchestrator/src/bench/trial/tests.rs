@@ -258,6 +258,24 @@ fn delay_is_found_in_the_latency() {
 }
 
 #[test]
+fn openings_that_were_tried_again_are_no_strangers() {
+    let traffic = Traffic::default();
+    let late = Rates {
+        delay: Duration::from_millis(60),
+        ..Rates::default()
+    };
+    let (loopback, _) = faulty([late, late], 1, &traffic);
+    let mut target = attach(&loopback, 512);
+    target.set_traffic(&traffic).unwrap();
+    let rate = Rate::PacketsPerSecond(1000.0);
+    let result = target.trial(&load(rate, 200), &Silent).unwrap();
+    for direction in &result.directions {
+        assert_eq!(direction.received, 200, "{direction:?}");
+        assert_eq!(direction.unexpected, 0, "{direction:?}");
+    }
+}
+
+#[test]
 fn a_stall_counts_for_every_packet_that_was_due_in_it() {
     // The target stops for 100 ms while a packet is due each millisecond: by coordinated omission only one would
     // have waited.
