@@ -88,7 +88,7 @@ fn whole(
 ) -> Result<(&'static str, f64), Stop> {
     reference(runner, outcomes, &RATES).ok_or_else(|| {
         Stop::Failed(BenchError::Arguments(format!(
-            "no rate was found of which the load could be {}",
+            "no rate was found of which the load could be {}: give the search more time (limit), or the load in packets a second",
             percent(share)
         )))
     })
