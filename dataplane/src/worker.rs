@@ -6,6 +6,7 @@
 //! back only once packets came: what woke it is on its way before anything else is done, and an idle worker that looks
 //! after its timers leaves guests' memory alone.
 
+mod listing;
 mod mail;
 mod sleeper;
 
@@ -22,6 +23,7 @@ use crate::engine::{Engine, EngineCounter};
 use crate::function::SessionInfo;
 use crate::stats::WorkerStats;
 use crate::time::Time;
+use listing::Listing;
 use mail::Mail;
 use sleeper::Sleeper;
 
@@ -61,16 +63,8 @@ pub struct WorkerConfig {
 
 /// What control threads ask of a worker.
 enum Command {
-    Sessions {
-        function: usize,
-        cursor: usize,
-        out: Vec<SessionInfo>,
-        reply: Sender<SessionPage>,
-    },
-    Watch {
-        port: usize,
-        tap: Tap,
-    },
+    Sessions(Listing),
+    Watch { port: usize, tap: Tap },
 }
 
 /// A piece of a function's sessions.
@@ -122,6 +116,7 @@ impl Worker {
                             mail: handle.0,
                             start: start.0,
                             armed: false,
+                            listing: None,
                         }
                         .run(idle);
                     }
@@ -161,8 +156,8 @@ impl Worker {
             .is_some_and(|thread| !thread.is_finished())
     }
 
-    /// A piece of the sessions of a function, `limit` at most, from `cursor` on. The worker is asked for a few at a
-    /// time, so that no packet waits for more than these.
+    /// A piece of the sessions of a function, `limit` at most, from `cursor` on. The worker looks for a few between two
+    /// polls, so that no packet waits for more than these.
     ///
     /// # Errors
     /// When the worker does not answer.
@@ -179,26 +174,13 @@ impl Worker {
         while let Some(cursor) = page.next
             && page.sessions.len() < limit
         {
-            let few = TOLD_AT_ONCE.min(limit - page.sessions.len());
-            let mut piece = self.few_sessions(function, cursor, few)?;
+            let (listing, answer) = Listing::new(function, cursor, limit - page.sessions.len());
+            self.send(Command::Sessions(listing))?;
+            let mut piece = listing::wait(&answer)?;
             page.sessions.append(&mut piece.sessions);
             page.next = piece.next;
         }
         Ok(page)
-    }
-
-    fn few_sessions(&self, function: usize, cursor: usize, few: usize) -> io::Result<SessionPage> {
-        let (reply, answer) = bounded(1);
-        let out = Vec::with_capacity(few);
-        self.send(Command::Sessions {
-            function,
-            cursor,
-            out,
-            reply,
-        })?;
-        answer
-            .recv_timeout(Duration::from_secs(5))
-            .map_err(io::Error::other)
     }
 
     /// Copies a port's packets to `tap` until its watch is dropped; an earlier one of the same port ends.
@@ -257,6 +239,8 @@ struct Loop {
     start: Instant,
     /// Ports were asked for notifications, and not yet told that there is no need.
     armed: bool,
+    /// A list of sessions that is not complete.
+    listing: Option<Listing>,
 }
 
 impl Loop {
@@ -312,28 +296,21 @@ impl Loop {
         self.engine.shut_down(self.now());
     }
 
-    /// Does one thing that control threads ask for; the next one has its turn after the next poll.
+    /// Does one thing that control threads ask for, or a piece of one; what is left has its turn after the next poll.
     fn read_mail(&mut self) {
         self.mail.waiting.swap(false, Ordering::AcqRel);
         let now = self.now();
-        if let Ok(command) = self.inbox.try_recv() {
+        if let Some(listing) = self.listing.take() {
+            self.listing = listing.go_on(&self.engine, now);
+        } else if let Ok(command) = self.inbox.try_recv() {
             match command {
-                Command::Sessions {
-                    function,
-                    cursor,
-                    mut out,
-                    reply,
-                } => {
-                    let next = self.engine.sessions(function, now, cursor, &mut out);
-                    let _ = reply.try_send(SessionPage {
-                        sessions: out,
-                        next,
-                    });
+                Command::Sessions(listing) => {
+                    self.listing = listing.go_on(&self.engine, now);
                 }
                 Command::Watch { port, tap } => self.engine.watch(port, tap),
             }
         }
-        if !self.inbox.is_empty() {
+        if self.listing.is_some() || !self.inbox.is_empty() {
             self.mail.waiting.store(true, Ordering::Relaxed);
         }
     }

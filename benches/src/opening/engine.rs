@@ -13,6 +13,9 @@ use super::{Kind, Size};
 
 /// Functions of a chain.
 const FUNCTIONS: u16 = 4;
+/// Backends of a load balancer, and further routes of a router, where there is a crowd.
+const CROWD_BACKENDS: u16 = 512;
+const CROWD_ROUTES: u16 = 10_000;
 
 fn config(value: Value) -> FunctionConfig {
     let config: FunctionConfig = serde_json::from_value(value).expect("a configuration");
@@ -21,8 +24,19 @@ fn config(value: Value) -> FunctionConfig {
     config
 }
 
+/// A server behind the load balancer.
+fn backend(kind: Kind, number: u16) -> Value {
+    let [more, last] = [number / 240, number % 240 + 11];
+    let address = if kind.ipv6 {
+        format!("fd00:1::{more}:{last}")
+    } else {
+        format!("10.1.{}.{last}", more + 1)
+    };
+    json!({ "address": address })
+}
+
 /// Router, load balancer, NAT and firewall, from inside to outside.
-fn functions(kind: Kind, size: Size) -> [(&'static str, FunctionConfig); 4] {
+fn functions(kind: Kind, size: Size, crowd: bool) -> [(&'static str, FunctionConfig); 4] {
     let Size {
         sessions, timeout, ..
     } = size;
@@ -34,23 +48,27 @@ fn functions(kind: Kind, size: Size) -> [(&'static str, FunctionConfig); 4] {
     });
     let balanced =
         json!({ "opening": timeout, "established": timeout, "closing": timeout, "udp": timeout });
-    let backends: Vec<Value> = (11..15)
-        .map(|n| {
-            let address = if kind.ipv6 {
-                format!("fd00:1::{n}")
-            } else {
-                format!("10.1.1.{n}")
-            };
-            json!({ "address": address })
-        })
-        .collect();
+    let backends = 0..if crowd { CROWD_BACKENDS } else { 4 };
+    let backends: Vec<Value> = backends.map(|number| backend(kind, number)).collect();
+    let mut routes = vec![
+        json!({ "to": "10.0.0.0/8", "via": "10.0.1.2" }),
+        json!({ "to": "0.0.0.0/0", "via": "198.51.100.2" }),
+        json!({ "to": "fd00::/16", "via": "fd00:9::2" }),
+        json!({ "to": "::/0", "via": "2001:db8:9::2" }),
+    ];
+    let more = 0..if crowd { CROWD_ROUTES } else { 0 };
+    routes.extend(more.map(|n| {
+        let to = format!("20.{}.{}.0/24", n / 256, n % 256);
+        json!({ "to": to, "via": "198.51.100.2" })
+    }));
+    let link = if crowd { "10.0.1.1/16" } else { "10.0.1.1/24" };
     [
         (
             "core",
             json!({ "router": {
                 "interfaces": {
                     "in": {
-                        "address": ["10.0.1.1/24", "fd00:9::1/64"], "mac": "02:00:00:00:01:01",
+                        "address": [link, "fd00:9::1/64"], "mac": "02:00:00:00:01:01",
                         "neighbours": { "10.0.1.2": "02:00:00:00:01:02", "fd00:9::2": "02:00:00:00:01:02" },
                     },
                     "out": {
@@ -58,10 +76,7 @@ fn functions(kind: Kind, size: Size) -> [(&'static str, FunctionConfig); 4] {
                         "neighbours": { "198.51.100.2": "02:00:00:00:02:02", "2001:db8:9::2": "02:00:00:00:02:02" },
                     },
                 },
-                "routes": [
-                    { "to": "10.0.0.0/8", "via": "10.0.1.2" }, { "to": "0.0.0.0/0", "via": "198.51.100.2" },
-                    { "to": "fd00::/16", "via": "fd00:9::2" }, { "to": "::/0", "via": "2001:db8:9::2" },
-                ],
+                "routes": routes,
             } }),
         ),
         (
@@ -95,6 +110,18 @@ pub(super) fn ends_of(chain: u16) -> [Hop; 2] {
 
 /// An engine with so many chains, whose ports are to be added: two for each, from inside to outside.
 pub(super) fn engine(kind: Kind, size: Size, chains: u16) -> Engine {
+    engine_of(kind, size, chains, false, &|function| function)
+}
+
+/// The same; with `crowd`, routers have many routes and room for many neighbours, load balancers many backends. Every
+/// function goes through `wrap`.
+pub(super) fn engine_of(
+    kind: Kind,
+    size: Size,
+    chains: u16,
+    crowd: bool,
+    wrap: &dyn Fn(Box<dyn Function>) -> Box<dyn Function>,
+) -> Engine {
     let pool = PoolConfig {
         small: 4096,
         large: 16,
@@ -104,14 +131,15 @@ pub(super) fn engine(kind: Kind, size: Size, chains: u16) -> Engine {
     let mut objects = Objects::default();
     let mut built = Vec::new();
     for chain in 0..chains {
-        build(kind, size, chain, &mut objects, &mut built);
+        let configs = functions(kind, size, crowd);
+        build(chain, configs, &mut objects, &mut built);
     }
     let table = (size.flows > 0).then(|| {
         FlowTable::new(size.flows, &objects, [7, 1, 2, 3]).expect("memory for the flow table")
     });
     let mut engine = Engine::new(pool, objects, table);
     for (name, function, links) in built {
-        engine.add_function(name, function, links);
+        engine.add_function(name, wrap(function), links);
     }
     engine
 }
@@ -119,8 +147,12 @@ pub(super) fn engine(kind: Kind, size: Size, chains: u16) -> Engine {
 /// A function's name, itself, and its interfaces with what they lead to.
 type Built = (&'static str, Box<dyn Function>, Vec<(String, Hop)>);
 
-fn build(kind: Kind, size: Size, chain: u16, objects: &mut Objects, built: &mut Vec<Built>) {
-    let configs = functions(kind, size);
+fn build(
+    chain: u16,
+    configs: [(&'static str, FunctionConfig); 4],
+    objects: &mut Objects,
+    built: &mut Vec<Built>,
+) {
     let Shape::Junction { interfaces, .. } = configs[0].1.shape("core") else {
         panic!("a router is a junction");
     };

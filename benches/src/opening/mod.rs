@@ -5,6 +5,8 @@ mod engine;
 mod flood;
 mod frames;
 mod load;
+mod tail;
+mod times;
 mod wire;
 
 use std::rc::Rc;
@@ -18,6 +20,8 @@ use engine::{ends_of, engine};
 pub use flood::{Flood, Steady};
 pub use load::Kind;
 use load::Load;
+pub use tail::Tail;
+pub use times::{Samples, Spin};
 use wire::{End, Line};
 
 const GATEWAY_IN: [u8; 6] = [2, 0, 0, 0, 1, 2];

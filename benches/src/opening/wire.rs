@@ -33,6 +33,18 @@ impl Line {
         self.granted.set(count);
     }
 
+    /// Has an end send this frame, as if it were an answer.
+    pub fn inject(&self, outside: bool, frame: Frame) {
+        self.answers[usize::from(outside)]
+            .borrow_mut()
+            .push_back(frame);
+    }
+
+    /// Goes on with the connection of this number, which may have been opened before.
+    pub fn go_on_from(&self, number: u64) {
+        self.next.set(number);
+    }
+
     /// Connections begun, and those whose first packet arrived.
     pub fn opened(&self) -> (u64, u64) {
         (self.next.get(), self.arrived.get())

@@ -58,8 +58,9 @@ pub enum InsertError {
     Exists,
 }
 
-/// Slots that are looked at in one go for sessions to list.
-const LISTED: usize = 512;
+/// Slots that are looked at in one go for sessions to list. Of a session that may be over its records are asked, which are
+/// far away: some hundred nanoseconds each.
+const LISTED: usize = 32;
 /// The most sessions of a table.
 const MOST: usize = 1 << 24;
 

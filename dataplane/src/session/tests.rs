@@ -253,10 +253,10 @@ fn a_million_dead_sessions_are_nobodys_burden() {
         let (before, mut ended) = (table.len(), 0);
         table.sweep(&mut objects, later, |()| ended += 1);
         assert_eq!(before - table.len(), ended);
-        assert!(ended <= sweep::LOOKS);
+        assert!(ended <= sweep::ENDED);
         ticks += 1;
     }
-    assert_eq!(ticks, SLOTS as usize / 2 / sweep::LOOKS);
+    assert_eq!(ticks, SLOTS as usize / 2 / sweep::ENDED);
     for key in 0..1000 {
         let before = table.len() + 1;
         assert!(open(&mut table, SLOTS + key, &mut objects, later));

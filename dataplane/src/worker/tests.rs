@@ -235,6 +235,54 @@ impl Function for Talkative {
     }
 }
 
+/// A function with slots in each of which a session might be, and is in none.
+struct Silent;
+
+impl Function for Silent {
+    fn descriptor(&self) -> &'static Descriptor {
+        const {
+            &Descriptor {
+                kind: "silent",
+                counters: &[],
+                drops: &[],
+            }
+        }
+    }
+
+    fn process(&mut self, _cx: &mut Context<'_>, packet: Packet, _from: Interface) -> Verdict {
+        Verdict::Consume(packet)
+    }
+
+    fn sessions(
+        &self,
+        _now: Time,
+        _objects: &Objects,
+        cursor: usize,
+        _out: &mut Vec<SessionInfo>,
+    ) -> Option<usize> {
+        Some(cursor + 1)
+    }
+}
+
+/// A list is told after a bounded number of pieces, and each is done for itself: between them others have their turn.
+#[test]
+fn a_list_is_told_after_so_many_pieces() {
+    let mut engine = Engine::new(pool().unwrap(), Objects::default(), None);
+    engine.add_function("silent", Box::new(Silent), Vec::new());
+    let (listing, answer) = Listing::new(0, 5, 1000);
+    let (mut left, mut pieces) = (Some(listing), 0);
+    while let Some(listing) = left {
+        assert!(answer.is_empty());
+        left = listing.go_on(&engine, Time(0));
+        pieces += 1;
+    }
+    assert_eq!(pieces, listing::PIECES);
+    let page = listing::wait(&answer).unwrap();
+    assert_eq!((page.sessions.len(), page.next), (0, Some(5 + pieces)));
+    // Nobody is left who might tell: no wait without an end.
+    assert!(listing::wait(&answer).is_err());
+}
+
 #[test]
 fn sessions_are_told_a_few_in_a_poll() {
     for idle in [Idle::Busy, Idle::Interrupt] {

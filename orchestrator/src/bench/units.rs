@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, de};
 
 /// Longest time that can be written: 30 days.
 const LONGEST: f64 = 30.0 * 86_400.0;
@@ -82,6 +82,90 @@ pub fn parse_rate(text: &str) -> Result<f64, String> {
         Ok(rate)
     } else {
         Err(format!("`{text}` is not from 1 to 10G packets a second"))
+    }
+}
+
+/// A load as it is written: packets a second in each direction, as `1.5M`, or a share of the rate that is found, as `70%`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Offered {
+    /// Packets a second in each direction.
+    Rate(f64),
+    /// A share of the rate that was found, 0.001 to 2.
+    Share(f64),
+}
+
+impl Offered {
+    /// The rate, if it is one.
+    pub fn rate(self) -> Option<f64> {
+        match self {
+            Self::Rate(rate) => Some(rate),
+            Self::Share(_) => None,
+        }
+    }
+
+    /// The share, if it is one.
+    pub fn share(self) -> Option<f64> {
+        match self {
+            Self::Rate(_) => None,
+            Self::Share(share) => Some(share),
+        }
+    }
+}
+
+impl FromStr for Offered {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(number) = text.strip_suffix('%') else {
+            return parse_rate(text).map(Self::Rate).map_err(|error| {
+                format!("{error}; or a share of the rate that is found, as `70%`")
+            });
+        };
+        match number.trim().parse::<f64>() {
+            Ok(percent) if (0.1..=200.0).contains(&percent) => Ok(Self::Share(percent / 100.0)),
+            _ => Err(format!("`{text}` is not from 0.1% to 200%")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Offered {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl de::Visitor<'_> for Visitor {
+            type Value = Offered;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("packets a second, or a share as `70%`")
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Offered, E> {
+                Ok(Offered::Rate(number as f64))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Offered, E> {
+                Ok(Offered::Rate(number as f64))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Offered, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for Offered {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Offered".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [
+            { "type": "integer", "minimum": 1, "maximum": 10_000_000_000_u64 },
+            { "type": "string", "examples": ["70%", "1.5M"] },
+        ] })
     }
 }
 
@@ -226,6 +310,13 @@ mod tests {
         assert_eq!(parse_rate("250k"), Ok(250e3));
         for wrong in ["", "M", "0", "-3", "nan", "inf", "1e300", "1.5 Mpps"] {
             assert!(parse_rate(wrong).is_err(), "{wrong}");
+        }
+        let read = |text: &str| text.parse::<Offered>();
+        assert_eq!(read("250k"), Ok(Offered::Rate(250e3)));
+        assert_eq!(read("70%"), Ok(Offered::Share(0.7)));
+        assert_eq!(read("0.1 %"), Ok(Offered::Share(0.001)));
+        for wrong in ["%", "0%", "-3%", "nan%", "inf%", "201%", "7 percent"] {
+            assert!(read(wrong).is_err(), "{wrong}");
         }
         let written = [
             (0.0, "0 pps"),

@@ -36,6 +36,13 @@ fn wrong_arguments_are_explained() {
         "1Mpps",
         "expected packets a second as `250000`",
     );
+    calibrate("--load", "300%", "`300%` is not from 0.1% to 200%");
+    calibrate("--load", "much", "or a share of the rate that is found");
+    assert_fails(
+        &["calibrate", "--method", "mrr", "--load", "70%"],
+        1,
+        "--load is for latency and soak",
+    );
     calibrate("--ring", "100", "a power of two from 64 to 32768");
     calibrate("--width", "2", "a number from 0.0001 to 0.5");
     assert_fails(

@@ -102,6 +102,43 @@ fn a_chain_is_measured_with_nothing_else() {
     }
 }
 
+/// One command: a rate is found, and a share of it is kept up, with all percentiles and what the machine did.
+#[test]
+fn a_load_may_be_a_share_of_what_was_found() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = chain(directory.path(), "allow").display().to_string();
+    let csv = directory.path().join("r.csv").display().to_string();
+    let output = bench(&[
+        "--config",
+        &file,
+        "--method",
+        "soak",
+        "--trial",
+        "20ms",
+        "--limit",
+        "2s",
+        "--warm-up",
+        "20ms",
+        "--highest",
+        "20k",
+        "--load",
+        "70%",
+        "--soak",
+        "2s",
+        "--csv",
+        &csv,
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    for words in ["70 % of the PDR", "p99.99", "jumps of the clock:", "steal"] {
+        assert!(said.contains(words), "no {words} in\n{said}");
+    }
+    let csv = fs::read_to_string(csv).expect("written");
+    for measure in ["soak-latency-p99.99", "soak-jumps-over-20us", "soak-steal"] {
+        assert!(csv.contains(measure), "no {measure} in\n{csv}");
+    }
+}
+
 #[test]
 fn the_generators_ceiling_is_shown() {
     let output = bench(&[

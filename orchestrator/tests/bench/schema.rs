@@ -113,8 +113,9 @@ fn results_are_as_their_schema_says() {
         "20k",
         "--soak",
         "2s",
+        // On a busy machine a search finds nothing for seconds.
         "--limit",
-        "2s",
+        "6s",
         "--transport",
         "tcp",
         "--json",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::runner::{MOST_NOISE, Runner, Sample, Stop, quality};
-use super::{ceiling, reference};
+use super::{RATES, ceiling, reference, whole};
 use crate::bench::output::latency::Latency;
 use crate::bench::output::record::{LatencyOutcome, LatencyPoint, Outcome};
 use crate::bench::trial::{Load, Rate};
@@ -75,9 +75,13 @@ fn loads(
     if let Some(load) = runner.settings.load {
         return Ok(("load that was asked for", load, vec![1.0]));
     }
+    if let Some(share) = runner.settings.load_share {
+        let (name, full) = whole(runner, outcomes, share)?;
+        return Ok((name, full, vec![share]));
+    }
     let mut shares = runner.settings.latency_loads.clone();
     shares.sort_by(f64::total_cmp);
-    let found = reference(runner, outcomes, &["ndr", "throughput", "pdr"]);
+    let found = reference(runner, outcomes, &RATES);
     let (name, full) = match found {
         Some(found) => found,
         None => (

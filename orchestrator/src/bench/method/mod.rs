@@ -22,10 +22,11 @@ mod tests;
 mod throughput;
 
 pub use runner::{MOST_NOISE, Runner, Sample, Stop, Subject, Watch};
-pub use settings::{Effort, Method, Settings};
+pub use settings::{Effort, Method, Settings, with_rate};
 
 use super::output::record::{Outcome, Quality, Trial};
-use super::trial::Rate;
+use super::trial::{BenchError, Rate};
+use super::units::percent;
 
 /// Runs all methods that the runner's settings name, in an order in which later ones can use what earlier ones found.
 /// What was found before a stop is kept in `outcomes`.
@@ -73,6 +74,23 @@ fn reference(
     [false, true].into_iter().find_map(|spoiled| {
         let mut named = wanted.iter().map(|&name| (name, find(name, spoiled)));
         named.find_map(|(name, rate)| Some((name, rate? / directions)))
+    })
+}
+
+/// The rates of which loads are shares, the strictest first.
+const RATES: [&str; 3] = ["ndr", "throughput", "pdr"];
+
+/// The rate of which a load is to be `share`, and its name.
+fn whole(
+    runner: &Runner<'_>,
+    outcomes: &[Outcome],
+    share: f64,
+) -> Result<(&'static str, f64), Stop> {
+    reference(runner, outcomes, &RATES).ok_or_else(|| {
+        Stop::Failed(BenchError::Arguments(format!(
+            "no rate was found of which the load could be {}: give the search more time (limit), or the load in packets a second",
+            percent(share)
+        )))
     })
 }
 

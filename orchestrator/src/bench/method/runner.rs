@@ -88,10 +88,9 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// How much of the loss ratio the host may have caused: while nothing polls, queues fill and overflow, and it
-    /// takes as long again until they are empty.
+    /// How much of the loss ratio the host may have caused.
     pub fn excused(&self) -> f64 {
-        (2.0 * self.trial.noise.share).min(1.0)
+        self.trial.noise.excuses()
     }
 
     /// Whether noise may be the cause of losing more than `allowed`.
@@ -342,6 +341,7 @@ fn record(method: &str, load: &Load, result: &TrialResult) -> Trial {
             steal_ns: result.noise.steal_ns,
             gaps: result.noise.gaps,
             longest_gap_ns: result.noise.longest_gap_ns,
+            jumps: result.noise.jumps,
             descheduled: result.noise.descheduled,
             share: noise_share(&result.noise, elapsed_s),
         },

@@ -130,6 +130,9 @@ pub struct Settings {
     pub latency_trial: Duration,
     /// Load of latency and soak, packets a second in each direction, in place of shares of what was found.
     pub load: Option<f64>,
+    /// Load of latency and soak as a share of the rate that was found, in place of others.
+    #[serde(default)]
+    pub load_share: Option<f64>,
     /// Share of the NDR at which a soak runs.
     pub soak_share: f64,
     /// Duration of a soak.
@@ -185,6 +188,7 @@ impl Settings {
             latency_loads: vec![0.1, 0.5, 0.9],
             latency_trial: seconds(latency_trial),
             load: None,
+            load_share: None,
             soak_share: 0.9,
             soak: seconds(if effort == Effort::Quick {
                 60.0
@@ -213,7 +217,7 @@ impl Settings {
             Method::Recovery => self.rfc2544_trial * 2 * repetitions,
             Method::Latency => {
                 self.latency_trial
-                    * if self.load.is_some() {
+                    * if self.load.is_some() || self.load_share.is_some() {
                         1
                     } else {
                         self.latency_loads.len() as u32
@@ -242,11 +246,29 @@ impl Settings {
 
     /// About how long everything takes.
     pub fn whole_cost(&self) -> Duration {
-        let methods: Duration = self.methods.iter().map(|&method| self.cost(method)).sum();
-        let cost = self.warm_up + methods;
-        self.limit
-            .map_or(cost, |limit| cost.min(limit + self.mrr_trial))
+        let all = |soak: bool| -> Duration {
+            let methods = self
+                .methods
+                .iter()
+                .filter(|&&m| soak == (m == Method::Soak));
+            methods.map(|&method| self.cost(method)).sum()
+        };
+        let cost = self.warm_up + all(false);
+        // No limit ends a soak.
+        all(true)
+            + self
+                .limit
+                .map_or(cost, |limit| cost.min(limit + self.mrr_trial))
     }
+}
+
+/// `methods`, and the search for the PDR where one of them takes a share of a rate and none finds one.
+pub fn with_rate(methods: &[Method]) -> Vec<Method> {
+    let any = |of: &[Method]| of.iter().any(|method| methods.contains(method));
+    let takes = any(&[Method::Latency, Method::Soak]);
+    let finds = any(&[Method::Ndr, Method::Pdr, Method::Throughput]);
+    let search = (takes && !finds).then_some(Method::Pdr);
+    methods.iter().copied().chain(search).collect()
 }
 
 /// Each method once, in an order in which later ones use what earlier ones found. NDR and PDR are one search.

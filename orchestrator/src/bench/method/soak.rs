@@ -5,9 +5,9 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::runner::{Runner, Stop, quality};
-use super::{ceiling, reference};
+use super::{RATES, ceiling, reference, whole};
 use crate::bench::output::latency::Latency;
-use crate::bench::output::record::{Outcome, Slice, Soak};
+use crate::bench::output::record::{NoiseRecord, Outcome, Slice, Soak};
 use crate::bench::trial::{Load, Rate};
 
 /// Slices that a soak is told in, and the shortest and longest of them.
@@ -17,13 +17,7 @@ const LONGEST: Duration = Duration::from_mins(1);
 
 /// The run, slice by slice. If it is stopped, or the target dies, what there is counts.
 pub fn run(runner: &mut Runner<'_>, outcomes: &mut Vec<Outcome>) -> Result<(), Stop> {
-    let load = match runner.settings.load {
-        Some(load) => load,
-        None => match reference(runner, outcomes, &["ndr", "throughput", "pdr"]) {
-            Some((_, rate)) => rate * runner.settings.soak_share,
-            None => ceiling(runner)? / super::HEADROOM * runner.settings.soak_share / 2.0,
-        },
-    };
+    let (load, of) = load(runner, outcomes)?;
     let whole = runner.settings.soak;
     let slice = (whole / SLICES).clamp(SHORTEST, LONGEST).min(whole);
     let first = runner.trials.len();
@@ -72,12 +66,36 @@ pub fn run(runner: &mut Runner<'_>, outcomes: &mut Vec<Outcome>) -> Result<(), S
     let mut quality = quality(trials);
     quality.unfinished = end.is_err();
     quality.spoiled = slices.iter().any(|slice| slice.spoiled);
+    let noise = NoiseRecord::of(trials);
     outcomes.push(Outcome::Soak(Soak {
         offered: load * f64::from(runner.directions()),
+        reference: of.map(|(name, _)| name.to_owned()),
+        share: of.map(|(_, share)| share),
         slices,
         latency: latency.as_ref().and_then(Latency::of),
         loss_ratio: (offered - received.min(offered)) as f64 / offered.max(1) as f64,
+        noise,
+        doubtful_share: noise.excuses(),
         quality,
     }));
     end
+}
+
+/// What a load is a share of, and which.
+type Part = (&'static str, f64);
+
+/// The load in each direction, and what it is a share of if it was not given.
+fn load(runner: &mut Runner<'_>, outcomes: &[Outcome]) -> Result<(f64, Option<Part>), Stop> {
+    if let Some(load) = runner.settings.load {
+        return Ok((load, None));
+    }
+    if let Some(share) = runner.settings.load_share {
+        let (name, rate) = whole(runner, outcomes, share)?;
+        return Ok((rate * share, Some((name, share))));
+    }
+    let share = runner.settings.soak_share;
+    match reference(runner, outcomes, &RATES) {
+        Some((name, rate)) => Ok((rate * share, Some((name, share)))),
+        None => Ok((ceiling(runner)? / super::HEADROOM * share / 2.0, None)),
+    }
 }

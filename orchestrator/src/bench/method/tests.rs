@@ -3,7 +3,9 @@
 use super::sim::Device;
 use super::*;
 use crate::bench::output::record::{Connections, GoalOutcome};
+use crate::bench::suite::file::Measuring;
 use crate::bench::trial::{BenchError, Silent};
+use std::time::Duration;
 
 fn measure(device: &mut Device, settings: &Settings) -> (Vec<Outcome>, usize) {
     let mut outcomes = Vec::new();
@@ -232,6 +234,86 @@ fn a_soak_tells_its_slices() {
     };
     assert_eq!(soak.slices.len(), 60);
     assert!(soak.loss_ratio == 0.0 && soak.latency.as_ref().unwrap().count == 60_000);
+}
+
+/// What a user asks of a soak, on a device that carries four million packets a second.
+fn soak_at(load: &str, methods: &[Method], device: &mut Device) -> Result<Vec<Outcome>, Stop> {
+    let asked = Measuring {
+        load: Some(load.parse().expect("a load")),
+        ..Measuring::default()
+    };
+    let settings = asked.settings(methods);
+    let mut outcomes = Vec::new();
+    let mut runner = Runner::new(device, &settings, &Silent);
+    run(&mut runner, &mut outcomes).map(|()| outcomes)
+}
+
+#[test]
+fn a_soak_at_a_share_goes_by_the_rate_that_was_found() {
+    for (methods, name) in [
+        (&[Method::Pdr, Method::Soak][..], "pdr"),
+        (&[Method::Ndr, Method::Pdr, Method::Soak], "ndr"),
+        (&[Method::Throughput, Method::Soak], "throughput"),
+        // Where no method finds a rate one is added.
+        (&[Method::Soak], "pdr"),
+        (&[Method::Mrr, Method::Soak], "pdr"),
+    ] {
+        let outcomes = soak_at("70%", methods, &mut Device::new(4e6)).expect("results");
+        let figures = outcomes.iter().filter_map(Outcome::figure);
+        let mut named = figures.filter(|figure| figure.name == name);
+        let found = named.next().expect("a rate").rate;
+        let Some(Outcome::Soak(soak)) = outcomes.last() else {
+            panic!("{outcomes:#?}")
+        };
+        assert_eq!(soak.reference.as_deref(), Some(name), "{methods:?}");
+        assert_eq!(soak.share, Some(0.7));
+        assert!((soak.offered / found - 0.7).abs() < 1e-6, "{soak:#?}");
+    }
+}
+
+#[test]
+fn latency_at_a_share_is_measured_there_alone() {
+    let methods = [Method::Pdr, Method::Latency];
+    let outcomes = soak_at("70%", &methods, &mut Device::new(4e6)).expect("results");
+    let Some(Outcome::Latency(found)) = outcomes.last() else {
+        panic!("{outcomes:#?}")
+    };
+    let shares: Vec<f64> = found.points.iter().map(|point| point.share).collect();
+    assert_eq!((found.reference.as_str(), shares), ("pdr", vec![0.7]));
+}
+
+#[test]
+fn a_share_of_nothing_is_an_error() {
+    let settings = quick(&[Method::Soak]);
+    let mut device = Device::new(4e6);
+    let runner = Runner::new(&mut device, &settings, &Silent);
+    match whole(&runner, &[], 0.7) {
+        Err(Stop::Failed(error)) => assert!(error.to_string().contains("70 %"), "{error}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_soak_tells_what_the_host_did_meanwhile() {
+    let mut device = Device::new(4e6);
+    device.noise = Some((2, 0.001));
+    let outcomes = soak_at("1M", &[Method::Soak], &mut device).expect("results");
+    let Outcome::Soak(soak) = &outcomes[0] else {
+        panic!("{outcomes:#?}")
+    };
+    // A gap of a millisecond in every other slice of a second.
+    assert_eq!((soak.noise.gaps, soak.reference.as_deref()), (30, None));
+    assert_eq!(soak.noise.longest_gap_ns, 1_000_000);
+    assert!((soak.noise.share - 0.0005).abs() < 1e-9, "{soak:#?}");
+    assert!((soak.doubtful_share - 0.001).abs() < 1e-9);
+}
+
+/// A limit ends searches, not a soak; who plans a run in parts must know.
+#[test]
+fn a_soak_costs_its_whole_time() {
+    let settings = quick(&[Method::Pdr, Method::Soak]);
+    let whole = settings.whole_cost();
+    assert!(whole >= settings.soak + Duration::from_secs(5), "{whole:?}");
 }
 
 fn connections(method: Method) -> Connections {

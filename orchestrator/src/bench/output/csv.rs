@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::record::{Case, Outcome, Results};
+use super::latency::Latency;
+use super::record::{Case, Outcome, Results, Soak};
 
 /// The columns.
 const HEADER: &str = "case,target,chain_length,frame_bytes,flows,new_flows,directions,measure,value,unit,\
@@ -134,7 +135,7 @@ fn rows(outcome: &Outcome) -> Vec<Row> {
             });
             points.collect()
         }
-        Outcome::Soak(found) => vec![("soak-loss".into(), found.loss_ratio, "1", None)],
+        Outcome::Soak(found) => soak(found),
         Outcome::Connections(found) => vec![(
             found.method.clone(),
             found.value,
@@ -143,6 +144,26 @@ fn rows(outcome: &Outcome) -> Vec<Row> {
         )],
         Outcome::Mrr(_) | Outcome::Goal(_) | Outcome::Throughput(_) => Vec::new(),
     }
+}
+
+fn soak(found: &Soak) -> Vec<Row> {
+    let mut rows: Vec<Row> = vec![
+        ("soak-offered".into(), found.offered, "pps", None),
+        ("soak-loss".into(), found.loss_ratio, "1", None),
+    ];
+    let named = found.latency.iter().flat_map(Latency::percentiles);
+    rows.extend(named.map(|(name, _, ns)| (format!("soak-latency-{name}"), ns as f64, "ns", None)));
+    let jumps = found.noise.jumps.named();
+    rows.extend(jumps.map(|(length, count)| {
+        let length = length.replace(" µ", "u").replace(' ', "");
+        let name = format!("soak-jumps-over-{length}");
+        (name, count as f64, "jumps", None)
+    }));
+    let noise = &found.noise;
+    let longest = noise.longest_gap_ns as f64;
+    rows.push(("soak-longest-jump".into(), longest, "ns", None));
+    rows.push(("soak-steal".into(), noise.steal_ns as f64, "ns", None));
+    rows
 }
 
 #[cfg(test)]

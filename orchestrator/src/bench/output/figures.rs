@@ -1,6 +1,6 @@
 //! The figures of a case that plots, tables and comparisons quote.
 
-use super::record::{Case, LatencyOutcome, Outcome, Quality};
+use super::record::{Case, LatencyOutcome, Outcome, Quality, Soak};
 use crate::bench::units;
 
 /// A rate that was found.
@@ -80,10 +80,27 @@ impl Outcome {
 impl LatencyOutcome {
     /// What its loads are shares of, as it is written in texts.
     pub fn named_reference(&self) -> String {
-        match self.reference.as_str() {
-            short @ ("ndr" | "pdr" | "mrr") => short.to_uppercase(),
-            long => long.to_owned(),
-        }
+        written(&self.reference)
+    }
+}
+
+impl Soak {
+    /// What its load is a share of, as it is written in texts: `70 % of the PDR`. `None` where the load was given.
+    pub fn named_share(&self) -> Option<String> {
+        let (share, reference) = (self.share?, self.reference.as_deref()?);
+        Some(format!(
+            "{} of the {}",
+            units::percent(share),
+            written(reference)
+        ))
+    }
+}
+
+/// The name of a rate as it is written in texts.
+fn written(name: &str) -> String {
+    match name {
+        short @ ("ndr" | "pdr" | "mrr") => short.to_uppercase(),
+        long => long.to_owned(),
     }
 }
 

@@ -6,6 +6,7 @@ use super::charts;
 use super::figures::Figure;
 use super::method_text;
 use super::record::{Case, Comparison, LatencyOutcome, Outcome, Results};
+use super::soak;
 use super::text::{self, escaped};
 use crate::bench::units::{self, nanoseconds, percent, pps};
 
@@ -23,6 +24,7 @@ pub fn page(results: &Results) -> String {
     plots(&mut html, results);
     rates(&mut html, results);
     latencies(&mut html, results);
+    soaks(&mut html, results);
     others(&mut html, results);
     method_text::section(&mut html, results);
     host(&mut html, results);
@@ -292,6 +294,26 @@ fn latency_rows(rows: &mut String, case: &Case, outcome: &LatencyOutcome) {
     }
 }
 
+fn soaks(html: &mut String, results: &Results) {
+    let rows = soak::rows(&results.cases);
+    if rows.is_empty() {
+        return;
+    }
+    html.push_str(
+        "<h2>Long runs</h2>\n<p class=\"faint\">Latency from when a packet was due, over the whole run. ~ may be the host's \
+         doing. Jumps of the generator's clock are the machine's: time in which nothing polled on its core.</p>\n\
+         <div class=\"scroll\"><table>\n<tr>",
+    );
+    for name in soak::COLUMNS {
+        let _ = write!(html, "<th>{}</th>", escaped(name));
+    }
+    html.push_str("</tr>\n");
+    for row in &rows {
+        cells(html, &row.each_ref().map(String::as_str), &[row.len() - 1]);
+    }
+    html.push_str("</table></div>\n");
+}
+
 /// What has no plot or table of its own is told as on a terminal.
 fn others(html: &mut String, results: &Results) {
     let told = |outcome: &&Outcome| {
@@ -300,7 +322,6 @@ fn others(html: &mut String, results: &Results) {
             Outcome::FrameLoss(_)
                 | Outcome::BackToBack(_)
                 | Outcome::Recovery(_)
-                | Outcome::Soak(_)
                 | Outcome::Connections(_)
         )
     };

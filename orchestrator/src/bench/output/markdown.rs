@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::record::{Case, Results};
+use super::soak;
 use crate::bench::units::{nanoseconds, percent, pps, pps_range};
 use crate::diagnostic::printable;
 
@@ -30,6 +31,7 @@ pub fn tables(results: &Results) -> String {
     }
     rates(&mut out, &results.cases);
     latencies(&mut out, &results.cases);
+    soaks(&mut out, &results.cases);
     comparisons(&mut out, results);
     out
 }
@@ -141,6 +143,16 @@ fn latencies(out: &mut String, cases: &[Case]) {
             cells.push(point.quality.marks());
             row(out, &cells);
         }
+    }
+}
+
+fn soaks(out: &mut String, cases: &[Case]) {
+    let rows = soak::rows(cases);
+    if !rows.is_empty() {
+        head(out, &soak::COLUMNS);
+    }
+    for cells in &rows {
+        row(out, cells);
     }
 }
 

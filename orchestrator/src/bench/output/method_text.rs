@@ -70,14 +70,20 @@ fn texts(method: Method, settings: &Settings) -> Vec<(String, String)> {
             settings.repetitions
         ),
         Method::Latency => format!(
-            "Trials of {} at shares of the NDR. A packet's time runs from when it was due, not from when there was room \
+            "Trials of {} at {}. A packet's time runs from when it was due, not from when there was room \
              for it, so that a target that stalls cannot hide behind packets not sent (coordinated omission).",
-            span(settings.latency_trial)
+            span(settings.latency_trial),
+            match settings.load_share {
+                Some(share) => format!("{} of the rate that was found", percent(share)),
+                None => "shares of the NDR".to_owned(),
+            }
         ),
         Method::Soak => format!(
-            "{} at {} of the NDR, or at the load that was given.",
+            "{} at {} of the rate that was found (NDR, else throughput or PDR), or at the load that was given. A packet's time \
+             runs from when it was due. Jumps are those of the generator's clock between two readings, of which there are \
+             several in a poll: time in which the machine did something else.",
             span(settings.soak),
-            percent(settings.soak_share)
+            percent(settings.load_share.unwrap_or(settings.soak_share))
         ),
         Method::ConnectionsPerSecond | Method::ConcurrentConnections | Method::Transactions => {
             format!(

@@ -13,6 +13,7 @@ mod method_text;
 pub mod picture;
 mod plot;
 pub mod record;
+mod soak;
 #[cfg(test)]
 mod tests;
 pub mod text;

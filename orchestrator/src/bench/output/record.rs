@@ -13,6 +13,7 @@ use super::latency::Latency;
 use crate::bench::method::Settings;
 use crate::bench::method::mlr::Goal;
 use crate::bench::stats::Estimate;
+use crate::bench::trial::Jumps;
 
 /// The version of the format.
 pub const FORMAT: u32 = 1;
@@ -176,14 +177,46 @@ pub struct Counts {
 pub struct NoiseRecord {
     /// Time the hypervisor took, all processors, in nanoseconds.
     pub steal_ns: u64,
-    /// Jumps of the generator's clock.
+    /// Jumps of the generator's clock above 200 µs.
     pub gaps: u64,
     /// The longest, in nanoseconds.
     pub longest_gap_ns: u64,
+    /// All above 20 µs, by length.
+    #[serde(default)]
+    pub jumps: Jumps,
     /// Times that the generator or a worker lost its processor.
     pub descheduled: u64,
     /// At most this share of the trial was lost to the host.
     pub share: f64,
+}
+
+impl NoiseRecord {
+    /// What the host did in several trials together.
+    pub fn of<'t>(trials: impl IntoIterator<Item = &'t Trial>) -> Self {
+        let (mut all, mut time, mut taken) = (Self::default(), 0.0, 0.0);
+        for Trial {
+            noise, elapsed_s, ..
+        } in trials
+        {
+            all.steal_ns += noise.steal_ns;
+            all.gaps += noise.gaps;
+            all.longest_gap_ns = all.longest_gap_ns.max(noise.longest_gap_ns);
+            all.jumps.add(&noise.jumps);
+            all.descheduled += noise.descheduled;
+            time += elapsed_s;
+            taken += noise.share * elapsed_s;
+        }
+        if time > 0.0 {
+            all.share = taken / time;
+        }
+        all
+    }
+
+    /// How much of a loss ratio, or which share of the slowest packets, may be its doing: while nothing polls, queues
+    /// fill and overflow, and it takes as long again until they are empty.
+    pub fn excuses(&self) -> f64 {
+        (2.0 * self.share).min(1.0)
+    }
 }
 
 /// How far a figure can be quoted.
@@ -390,12 +423,24 @@ pub struct LatencyPoint {
 pub struct Soak {
     /// Packets a second offered, all directions.
     pub offered: f64,
+    /// What the load is a share of: `ndr`, `throughput`, `pdr`; absent where it was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// That share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
     /// Slice by slice.
     pub slices: Vec<Slice>,
     /// Latency of the whole run.
     pub latency: Option<Latency>,
     /// Loss ratio of the whole run.
     pub loss_ratio: f64,
+    /// What the host did in the whole run.
+    #[serde(default)]
+    pub noise: NoiseRecord,
+    /// The share of packets, the slowest ones, whose latency may be the host's doing.
+    #[serde(default)]
+    pub doubtful_share: f64,
     /// How far to trust it.
     pub quality: Quality,
 }

@@ -134,6 +134,8 @@ fn the_page_loads_nothing_and_holds_everything() {
         "Trials",
         "back-to-back",
         "connections",
+        "Long runs",
+        "jumps of the clock above 20",
     ] {
         assert!(page.contains(inside), "{inside} is missing");
     }
@@ -163,6 +165,8 @@ fn text_fits_a_terminal() {
         "NOT reached",
         "partial",
         "recovery",
+        "% of the NDR, 0 % lost in 60 slices",
+        "jumps of the clock: 0 above 20 µs",
     ] {
         assert!(text.contains(inside), "{inside} is missing in\n{text}");
     }

@@ -6,6 +6,7 @@ use super::record::{
     BackToBack, Case, Comparison, Connections, FrameLoss, LatencyOutcome, Outcome, Quality,
     Recovery, Results, Soak,
 };
+use super::soak;
 use crate::bench::units::{self, nanoseconds, percent, pps};
 use crate::diagnostic::printable;
 
@@ -217,12 +218,12 @@ fn latency(out: &mut String, found: &LatencyOutcome) {
         }
     }
     if found.points.iter().any(|point| point.doubtful_share > 0.0) {
-        line(
-            out,
-            "      ~ may be the host's doing: so much of the trial was lost to it",
-        );
+        line(out, DOUBTFUL);
     }
 }
+
+/// What `~` before a latency means.
+const DOUBTFUL: &str = "      ~ may be the host's doing: so much of the time was lost to it";
 
 /// What the loads of latencies are shares of.
 fn reference(found: &LatencyOutcome) -> String {
@@ -235,18 +236,41 @@ fn reference(found: &LatencyOutcome) -> String {
 }
 
 fn soak(out: &mut String, found: &Soak) {
-    let more = format!(
+    let mut more = found
+        .named_share()
+        .map_or_else(String::new, |share| format!("{share}, "));
+    let _ = write!(
+        more,
         "{} lost in {} slices",
         percent(found.loss_ratio),
         found.slices.len()
     );
     row(out, "soak", &pps(found.offered), &more, &found.quality);
     if let Some(latency) = &found.latency {
-        let tail = [latency.p50, latency.p99_9, latency.max].map(nanoseconds);
-        line(
-            out,
-            &format!("    p50 {}, p99.9 {}, max {}", tail[0], tail[1], tail[2]),
-        );
+        let _ = write!(out, "   ");
+        for (name, ..) in latency.percentiles() {
+            let _ = write!(out, " {name:>10}");
+        }
+        let _ = write!(out, "\n   ");
+        for value in soak::percentiles(found) {
+            let _ = write!(out, " {value:>10}");
+        }
+        out.push('\n');
+    }
+    let noise = &found.noise;
+    let jumps = noise.jumps.named();
+    let jumps = jumps.map(|(length, count)| format!("{count} above {length}"));
+    line(
+        out,
+        &format!(
+            "    jumps of the clock: {}; longest {}; steal {}",
+            jumps.join(", "),
+            nanoseconds(noise.longest_gap_ns),
+            nanoseconds(noise.steal_ns)
+        ),
+    );
+    if found.doubtful_share > 0.0 {
+        line(out, DOUBTFUL);
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::bench::method::{Effort, Method};
 use crate::bench::traffic::Sizes;
-use crate::bench::units::Span;
+use crate::bench::units::{Offered, Span};
 
 /// How everything is measured, unless a case says otherwise.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -25,9 +25,10 @@ pub struct Measuring {
     /// Highest load, packets a second in each direction. Default: found by a trial.
     #[schemars(range(min = 1))]
     pub highest: Option<u64>,
-    /// Load of latency and soak, packets a second in each direction. Default: shares of what was found.
-    #[schemars(range(min = 1))]
-    pub load: Option<u64>,
+    /// Load of latency and soak: packets a second in each direction, or a share of the rate that is found, as `70%`: of the
+    /// NDR, the throughput or the PDR, the first of these that is. Where no method finds one, the PDR is searched for.
+    /// Default: shares of what was found.
+    pub load: Option<Offered>,
     /// Traffic before the first trial, which does not count, as `2s`.
     pub warm_up: Option<Span>,
     /// Trials for the maximum receive rate.

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use super::file;
 use crate::bench::endpoint::{EndpointSpec, VhostOptions};
-use crate::bench::method::{Effort, Method, Settings};
+use crate::bench::method::{Effort, Method, Settings, with_rate};
 use crate::bench::output::record::TrafficRecord;
 use crate::bench::traffic::{
     Capture, IpVersions, NextHop, Side, Sizes, Spread, Traffic, Transports, replay,
 };
 use crate::bench::trial::{Derived, GeneratorOptions};
-use crate::bench::units::{self, Span};
+use crate::bench::units::{self, Offered, Span};
 
 /// Everything of a run.
 #[derive(Clone, Debug)]
@@ -420,7 +420,12 @@ impl file::Measuring {
 
     /// What they mean for `methods`.
     pub fn settings(&self, methods: &[Method]) -> Settings {
-        let mut settings = Settings::new(self.effort.unwrap_or(Effort::Quick), methods);
+        let share = self.load.and_then(Offered::share);
+        let methods = match share {
+            Some(_) => with_rate(methods),
+            None => methods.to_vec(),
+        };
+        let mut settings = Settings::new(self.effort.unwrap_or(Effort::Quick), &methods);
         let set = |to: &mut Duration, span: Option<Span>| *to = span.map_or(*to, |span| span.0);
         set(&mut settings.warm_up, self.warm_up);
         set(&mut settings.mrr_trial, self.mrr_trial);
@@ -432,7 +437,8 @@ impl file::Measuring {
         settings.mrr_trials = self.mrr_trials.unwrap_or(settings.mrr_trials);
         settings.repetitions = self.repetitions.unwrap_or(settings.repetitions);
         settings.highest = self.highest.map(|rate| rate as f64);
-        settings.load = self.load.map(|rate| rate as f64);
+        settings.load = self.load.and_then(Offered::rate);
+        settings.load_share = share;
         settings.limit = self.limit.map_or(settings.limit, |span| Some(span.0));
         if let Some(width) = self.width {
             settings.rfc2544_width = width;

@@ -9,6 +9,7 @@ use super::file::{Case, Comparison, Generator, Measuring, Suite, Target, Traffic
 use super::plan::{CasePlan, ComparisonPlan, Plan, TargetKind, TargetPlan, TrafficPlan};
 use crate::bench::method::Method;
 use crate::bench::traffic::MAX_FLOWS;
+use crate::bench::units::Offered;
 use crate::diagnostic::{Diagnostic, Place, Report, YamlPath, suggestion};
 use crate::spec::yaml::{self, Kind, NodeId, Tree};
 use crate::{spec, yaml_path};
@@ -268,7 +269,8 @@ impl Reader<'_> {
     fn measuring(&mut self, path: &YamlPath, measuring: &Measuring) {
         self.range(path, "searches", measuring.searches, 1, 1000);
         self.range(path, "highest", measuring.highest, 1, 10_000_000_000);
-        self.range(path, "load", measuring.load, 1, 10_000_000_000);
+        let rate = measuring.load.and_then(Offered::rate);
+        self.range(path, "load", rate, 1.0, 1e10);
         self.range(path, "mrr-trials", measuring.mrr_trials, 1, 10_000);
         self.range(path, "repetitions", measuring.repetitions, 1, 1000);
         self.range(path, "width", measuring.width, 0.0001, 0.5);

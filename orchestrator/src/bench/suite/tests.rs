@@ -71,6 +71,19 @@ fn a_file_becomes_a_plan() {
 }
 
 #[test]
+fn a_load_may_be_a_share() {
+    let text = GOOD.replace("searches: 3", "load: 70%");
+    let text = text.replace("[latency, ndr]", "soak");
+    let plan = parse(&text, Path::new("suite.yaml"))
+        .unwrap_or_else(|report| panic!("{}", report.render(false)));
+    let settings = &plan.cases[12].settings;
+    assert_eq!((settings.load, settings.load_share), (None, Some(0.7)));
+    // There is something that it is a share of.
+    assert_eq!(settings.methods, [Method::Pdr, Method::Soak]);
+    assert_eq!(settings.goals.len(), 1);
+}
+
+#[test]
 fn wrong_files_are_explained_where_they_are_wrong() {
     let cases = [
         (
@@ -85,6 +98,21 @@ fn wrong_files_are_explained_where_they_are_wrong() {
             GOOD.replace("searches: 3", "searches: 0"),
             "3:42",
             "`0` is not from 1 to 1000",
+        ),
+        (
+            GOOD.replace("searches: 3", "load: 300%"),
+            "3:38",
+            "`300%` is not from 0.1% to 200%",
+        ),
+        (
+            GOOD.replace("searches: 3", "load: 0"),
+            "3:38",
+            "`0` is not from 1 to 10000000000",
+        ),
+        (
+            GOOD.replace("searches: 3", "load: much"),
+            "3:38",
+            "as `70%`",
         ),
         (
             GOOD.replace("warm-up: 100ms", "warm-up: soon"),

@@ -35,6 +35,7 @@ pub use chain::{Chain, ChainOptions};
 pub use derive::Derived;
 pub(in crate::bench) use engine::Engine;
 pub(in crate::bench) use generator::Control;
+pub use noise::Jumps;
 pub(in crate::bench) use noise::{Gaps, Observed};
 pub(in crate::bench) use scene::Scene;
 pub use stateful::{Pace, StatefulLoad, StatefulResult, StatefulTarget};
@@ -131,10 +132,13 @@ impl TrialResult {
 pub struct Noise {
     /// Time that the hypervisor gave to others, over all processors of this machine, in nanoseconds.
     pub steal_ns: u64,
-    /// Times that the generator's clock jumped by more than [`Noise::GAP`] between two polls.
+    /// Times that the generator's clock jumped by more than [`Noise::GAP`] with no more between than 64 packets received
+    /// or sent.
     pub gaps: u64,
     /// The longest such jump, in nanoseconds.
     pub longest_gap_ns: u64,
+    /// All such jumps above 20 µs, by length. The shortest may be the generator's own where its packets are far away.
+    pub jumps: Jumps,
     /// Times that the kernel took the processor away from the generator, or from a worker of a target in this
     /// process.
     pub descheduled: u64,

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde::{Deserialize, Serialize};
+
 use super::Noise;
 
 /// What the kernel says of disturbances, at one moment.
@@ -23,10 +25,64 @@ impl Observed {
     pub fn until(&self, later: &Self, gaps: Gaps) -> Noise {
         Noise {
             steal_ns: later.steal_ns.saturating_sub(self.steal_ns),
-            gaps: gaps.count,
+            gaps: gaps.jumps.over_200_us,
             longest_gap_ns: gaps.longest_ns,
+            jumps: gaps.jumps,
             descheduled: later.descheduled.saturating_sub(self.descheduled),
         }
+    }
+}
+
+/// How often the clock of a polled loop jumped by how much. What counts as the longer counts as the shorter as well.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub struct Jumps {
+    /// By more than 20 µs.
+    pub over_20_us: u64,
+    /// By more than 50 µs.
+    pub over_50_us: u64,
+    /// By more than 100 µs.
+    pub over_100_us: u64,
+    /// By more than 200 µs.
+    pub over_200_us: u64,
+    /// By more than 1 ms.
+    pub over_1_ms: u64,
+}
+
+impl Jumps {
+    /// The shortest that counts, in nanoseconds.
+    const LEAST: u64 = 20_000;
+
+    /// What is counted, with its name.
+    pub fn named(&self) -> [(&'static str, u64); 5] {
+        [
+            ("20 µs", self.over_20_us),
+            ("50 µs", self.over_50_us),
+            ("100 µs", self.over_100_us),
+            ("200 µs", self.over_200_us),
+            ("1 ms", self.over_1_ms),
+        ]
+    }
+
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        self.over_20_us += other.over_20_us;
+        self.over_50_us += other.over_50_us;
+        self.over_100_us += other.over_100_us;
+        self.over_200_us += other.over_200_us;
+        self.over_1_ms += other.over_1_ms;
+    }
+
+    #[cold]
+    fn note(&mut self, ns: u64) {
+        let over = |limit| u64::from(ns > limit);
+        self.over_20_us += over(Self::LEAST);
+        self.over_50_us += over(50_000);
+        self.over_100_us += over(100_000);
+        self.over_200_us += over(Noise::GAP.as_nanos() as u64);
+        self.over_1_ms += over(1_000_000);
     }
 }
 
@@ -34,20 +90,25 @@ impl Observed {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Gaps {
     last: Option<u64>,
-    count: u64,
+    jumps: Jumps,
     longest_ns: u64,
 }
 
 impl Gaps {
-    /// Notes the time of a poll, in nanoseconds.
+    /// Notes the time, in nanoseconds, at a place that the loop comes by after little work.
     #[inline]
     pub fn tick(&mut self, now: u64) {
         let gap = self.last.map_or(0, |last| now.saturating_sub(last));
         self.last = Some(now);
-        if gap > Noise::GAP.as_nanos() as u64 {
-            self.count += 1;
+        if gap > Jumps::LEAST {
+            self.jumps.note(gap);
         }
         self.longest_ns = self.longest_ns.max(gap);
+    }
+
+    /// Notes the time after work that may take long: it is no jump.
+    pub fn pass_over(&mut self, now: u64) {
+        self.last = Some(now);
     }
 }
 
@@ -95,7 +156,11 @@ mod tests {
         ] {
             gaps.tick(now);
         }
-        assert_eq!((gaps.count, gaps.longest_ns), (2, 790_000));
+        let jumps = gaps.jumps.named().map(|(_, count)| count);
+        assert_eq!((jumps, gaps.longest_ns), ([3, 3, 3, 2, 0], 790_000));
+        let mut twice = gaps.jumps;
+        twice.add(&gaps.jumps);
+        assert_eq!(twice.named().map(|(_, count)| count), [6, 6, 6, 4, 0]);
     }
 
     #[test]

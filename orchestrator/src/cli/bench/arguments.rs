@@ -12,7 +12,7 @@ use crate::bench::suite::TargetKind;
 use crate::bench::suite::file::{Generator, Ip, Measuring, Side, Size, Spread, Traffic, Transport};
 use crate::bench::suite::plan::TrafficPlan;
 use crate::bench::traffic::{MAX_FLOWS, Sizes};
-use crate::bench::units::{Span, parse_rate};
+use crate::bench::units::{Offered, Span, parse_rate};
 
 /// What is sent.
 #[derive(Debug, Args)]
@@ -203,9 +203,10 @@ pub struct Measure {
     /// Highest load that searches offer, packets a second in each direction, as 1.5M; found by a trial where not given
     #[arg(long, value_name = "PPS", value_parser = parse_rate)]
     highest: Option<f64>,
-    /// Load of latency and soak, packets a second in each direction [default: shares of the NDR]
-    #[arg(long, value_name = "PPS", value_parser = parse_rate)]
-    load: Option<f64>,
+    /// Load of latency and soak: packets a second in each direction, or a share of the rate that is found, as 70% (of the NDR,
+    /// the throughput or the PDR; where no method finds one, the PDR is searched for) [default: shares of the NDR]
+    #[arg(long, value_name = "PPS|SHARE")]
+    load: Option<Offered>,
     /// Traffic before the first trial, which does not count
     #[arg(long, value_name = "TIME")]
     warm_up: Option<Span>,
@@ -241,16 +242,20 @@ impl Measure {
     /// Flags that contradict each other.
     pub fn settings(&self, methods: &[Method]) -> Result<Settings, String> {
         let whole = |rate: f64| rate.round() as u64;
-        if let (Some(load), Some(highest)) = (self.load, self.highest)
+        if let (Some(load), Some(highest)) = (self.load.and_then(Offered::rate), self.highest)
             && load > highest
         {
             return Err("--load is above --highest".into());
+        }
+        let takes = [Method::Latency, Method::Soak];
+        if self.load.is_some() && !takes.iter().any(|method| methods.contains(method)) {
+            return Err("--load is for latency and soak: name one of them by --method".into());
         }
         let measuring = Measuring {
             effort: Some(self.effort),
             searches: self.searches.map(usize::from),
             highest: self.highest.map(whole),
-            load: self.load.map(whole),
+            load: self.load,
             warm_up: self.warm_up,
             mrr_trials: self.mrr_trials.map(usize::from),
             mrr_trial: self.trial,
