@@ -17,6 +17,7 @@
 //! time ([`Function::look_ahead`], [`Function::pass`]). What a function gives for a packet is the same either way.
 
 use crate::counters::{Counters, Info};
+use crate::crew::{Claim, Share};
 use crate::flow::{Kind, Recorder};
 use crate::objects::{ObjectId, Objects};
 use crate::packet::{BURST, Mac, MacPair, Packet, Pool};
@@ -149,6 +150,8 @@ pub struct Build<'a> {
     pub objects: &'a mut Objects,
     /// A secret for hashing and port choice; the same seed gives the same behaviour.
     pub seed: u64,
+    /// The worker's part, where several run the function together. Limits and capacities are of all of them.
+    pub share: Share,
 }
 
 /// A function's compiled configuration, made off the workers and turned into a function on each.
@@ -160,6 +163,12 @@ pub trait Blueprint: Send {
     /// the shorter way. A function that says no has [`Function::pass`].
     fn wants_records(&self) -> bool {
         true
+    }
+
+    /// What has to meet at one worker, where several run the function together, beyond the two directions of a connection
+    /// that nobody translates.
+    fn claims(&self) -> Vec<Claim> {
+        Vec::new()
     }
 }
 

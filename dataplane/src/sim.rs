@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use crate::crew::Share;
 use crate::engine::{Engine, Hop};
 use crate::flow::FlowTable;
 use crate::function::{Blueprint, Build, SessionInfo};
@@ -91,6 +92,7 @@ impl Sim {
                 function.blueprint.build(&mut Build {
                     objects: &mut objects,
                     seed,
+                    share: Share::WHOLE,
                 })
             })
             .collect();

@@ -1,5 +1,6 @@
 //! The engine with its chains.
 
+use chainplane_dataplane::crew::Share;
 use chainplane_dataplane::engine::{Engine, Hop};
 use chainplane_dataplane::flow::FlowTable;
 use chainplane_dataplane::function::{Build, Function, INSIDE, Interface, OUTSIDE};
@@ -141,6 +142,7 @@ fn build(kind: Kind, size: Size, chain: u16, objects: &mut Objects, built: &mut 
         let function = blueprint.build(&mut Build {
             objects,
             seed: index.into(),
+            share: Share::WHOLE,
         });
         // A router's interfaces are numbered as an inline function's sides.
         let before = match index - first {

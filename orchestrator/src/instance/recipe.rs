@@ -3,6 +3,7 @@
 use std::hash::BuildHasher;
 use std::io;
 
+use chainplane_dataplane::crew::Share;
 use chainplane_dataplane::engine::Engine;
 use chainplane_dataplane::flow::FlowTable;
 use chainplane_dataplane::function::Build;
@@ -62,6 +63,7 @@ impl Recipe {
                 planned.blueprint.build(&mut Build {
                     objects: &mut objects,
                     seed,
+                    share: Share::WHOLE,
                 })
             })
             .collect();
