@@ -302,6 +302,12 @@ pub trait Port {
         None
     }
 
+    /// Whether somebody is there to take what is sent. Where another worker of the same [crew](crate::crew) reaches the
+    /// port's receiver and this one does not, that one sends.
+    fn is_reachable(&self) -> bool {
+        true
+    }
+
     /// Whether nothing will ever come in any more (a capture file at its end).
     fn is_finished(&self) -> bool {
         false

@@ -297,6 +297,11 @@ impl Snapshot {
         check("worker", entered, left)
     }
 
+    /// One of the worker's own counters by name; 0 if there is none.
+    pub fn value(&self, name: &str) -> u64 {
+        find(&self.engine, name)
+    }
+
     /// A function by name.
     pub fn function(&self, name: &str) -> Option<&FunctionSnapshot> {
         self.functions.iter().find(|function| function.name == name)

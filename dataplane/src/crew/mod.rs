@@ -4,10 +4,17 @@
 //! a connection have the same one. What functions translate would tear the two apart; so they *claim* addresses and
 //! ports, see [`Claim`].
 
+mod elsewhere;
+mod membership;
+mod owners;
+mod ring;
 mod share;
 
 use std::net::IpAddr;
 
+pub use elsewhere::Elsewhere;
+pub use membership::{Membership, crew};
+pub use owners::{Owner, Owners};
 pub use share::Share;
 
 /// What a function says of addresses and ports whose packets must meet at one member. An endpoint is an address with a

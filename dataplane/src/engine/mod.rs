@@ -9,6 +9,7 @@ mod egress;
 #[cfg(test)]
 mod fairness;
 mod fast;
+mod handover;
 mod ingress;
 mod lending;
 mod upkeep;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use crate::capture::Tap;
 use crate::counters::Counters;
+use crate::crew::Membership;
 use crate::flow::{FlowTable, Paths, Recorder};
 use crate::function::{Emitted, Function, Interface, Tally};
 use crate::indices;
@@ -130,6 +132,8 @@ pub struct Engine {
     changes: Option<WakeHandle>,
     /// A port has not picked up everything yet.
     behind: bool,
+    /// The worker's place among those that run the same ports and functions together.
+    crew: Option<Box<Membership>>,
 }
 
 impl Engine {
@@ -154,6 +158,7 @@ impl Engine {
             lenders: Vec::new(),
             changes: None,
             behind: true,
+            crew: None,
         }
     }
 
@@ -178,6 +183,13 @@ impl Engine {
         self.rota.add();
         self.waiting.reserve(self.ports.len());
         self.lenders.reserve(self.ports.len());
+    }
+
+    /// Puts another port in the place of one that was added.
+    pub(crate) fn replace_port(&mut self, index: usize, port: Box<dyn Port>) {
+        if let Some(slot) = self.ports.get_mut(index) {
+            slot.port = port;
+        }
     }
 
     /// Adds a function; what leaves by its interface `n` goes to the link of `interfaces[n]`, of which the name
