@@ -155,7 +155,7 @@ pub struct Build<'a> {
 }
 
 /// A function's compiled configuration, made off the workers and turned into a function on each.
-pub trait Blueprint: Send {
+pub trait Blueprint: Send + Sync {
     /// Builds the function for one worker.
     fn build(&self, build: &mut Build<'_>) -> Box<dyn Function>;
 

@@ -1,40 +1,89 @@
 //! From a checked model to what each worker runs: links between ports and functions, who stands beside whom, and
 //! which worker takes what.
 //!
-//! Ports and functions that chains connect run on one worker, which so owns every session between them. Parts of
-//! the configuration that are not connected are spread over the workers.
+//! What chains connect is a [`Part`]. It runs on one worker, which so owns every session in it; or on a *crew* of
+//! workers, each of which has all of it under the same numbers; or in pieces, as the file says, with a [`Patch`] for
+//! each link between two of them.
 
+mod links;
+mod parts;
+mod told;
 mod way;
 
+use std::sync::Arc;
+
+use chainplane_dataplane::crew::Owners;
 use chainplane_dataplane::engine::Hop;
-use chainplane_dataplane::function::{Blueprint, INSIDE, Interface, OUTSIDE};
+use chainplane_dataplane::function::Blueprint;
 use chainplane_dataplane::packet::Mac;
 use chainplane_nf::config::{ConfigError, Shape, Site};
 
 use crate::spec::Model;
-use crate::spec::model::{Endpoint, Path};
+use crate::spec::model::Endpoint;
+use links::{Links, Side, interface_names};
 
-pub use way::{Way, explain};
+pub use parts::{Part, Place, WhyCrew, WhyOne};
+pub use told::Told;
+pub use way::Way;
 
 /// What all workers run.
 pub struct Plan {
     /// One for each worker of the model; a worker may have nothing to do.
     pub workers: Vec<WorkerPlan>,
+    /// Workers that run the same together.
+    pub crews: Vec<Crew>,
+    /// Links between two workers.
+    pub patches: Vec<Patch>,
+    /// What is connected, and who runs it.
+    pub parts: Vec<Part>,
+    /// What there is to tell of it.
+    pub told: Told,
 }
 
 /// What one worker runs.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct WorkerPlan {
-    /// Its ports.
+    /// Its ports. Members of a crew have the same under the same numbers.
     pub ports: Vec<PlannedPort>,
-    /// Its functions.
+    /// Its functions. Members of a crew have the same under the same numbers.
     pub functions: Vec<PlannedFunction>,
 }
 
+/// Workers that run a part together.
+pub struct Crew {
+    /// Indices into [`Model::workers`].
+    pub members: Vec<usize>,
+    /// Who handles which packet.
+    pub owners: Owners,
+    /// Index into [`Plan::parts`].
+    pub part: usize,
+}
+
+/// A link between two workers: a port at each, of which the one receives what the other sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// The workers, by index into [`Model::workers`].
+    pub workers: [usize; 2],
+    /// What the port at each of them is called: what it links here and there.
+    pub names: [String; 2],
+}
+
+/// What a worker's port is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// One of the file's; an index into [`Model::ports`].
+    Port(usize),
+    /// An end, 0 or 1, of a [`Patch`]; an index into [`Plan::patches`].
+    Patch(usize, usize),
+}
+
 /// A port of a worker.
+#[derive(Clone, Debug)]
 pub struct PlannedPort {
-    /// Index into [`Model::ports`].
-    pub index: usize,
+    /// What it is.
+    pub source: Source,
+    /// Its name.
+    pub name: String,
     /// Where its packets go, in the worker's own numbers.
     pub link: Hop,
     /// Which way they go.
@@ -42,11 +91,12 @@ pub struct PlannedPort {
 }
 
 /// A function of a worker.
+#[derive(Clone)]
 pub struct PlannedFunction {
     /// Index into [`Model::functions`].
     pub index: usize,
     /// What builds it.
-    pub blueprint: Box<dyn Blueprint>,
+    pub blueprint: Arc<dyn Blueprint>,
     /// Its interfaces and where each leads, in the worker's own numbers.
     pub interfaces: Vec<(String, Hop)>,
 }
@@ -60,13 +110,6 @@ pub struct PlanError {
     pub error: ConfigError,
 }
 
-/// A side of a port or function that a chain connects.
-#[derive(Clone, Copy)]
-enum Side {
-    Port(usize),
-    Function(usize, Interface),
-}
-
 impl Plan {
     /// Plans a model.
     ///
@@ -75,54 +118,39 @@ impl Plan {
     pub fn new(model: &Model) -> Result<Self, Vec<PlanError>> {
         let blueprints = compile(model)?;
         let links = Links::of(model);
-        let homes = assign(model, &links);
-        let locals = Locals::of(model, &homes);
-        let mut workers: Vec<_> = model
-            .workers
-            .iter()
-            .map(|_| WorkerPlan::default())
+        let parts = parts::place(model, &links);
+        let mut planner = Planner {
+            model,
+            links: &links,
+            blueprints: &blueprints,
+            patches: Vec::new(),
+            ends: Vec::new(),
+        };
+        let lists: Vec<_> = (0..model.workers.len())
+            .map(|worker| Numbers::of(worker, &parts))
             .collect();
-        for (index, side) in links.ports.iter().enumerate() {
-            let Some(side) = *side else {
-                continue;
-            };
-            workers[homes.ports[index]].ports.push(PlannedPort {
-                index,
-                link: locals.hop(side),
-                way: Way::from(side, model, &links, &blueprints),
-            });
-        }
-        for (index, (blueprint, sides)) in blueprints.into_iter().zip(&links.functions).enumerate()
-        {
-            let names = interface_names(model, index);
-            // The model has every interface connected, so that none is left out here.
-            let hops = sides.iter().flatten().map(|side| locals.hop(*side));
-            let interfaces = names.into_iter().zip(hops).collect();
-            let planned = PlannedFunction {
-                index,
-                blueprint,
-                interfaces,
-            };
-            workers[homes.functions[index]].functions.push(planned);
-        }
-        Ok(Self { workers })
-    }
-
-    /// Which way each port's packets go, by the model's numbers; `None` for a port in no chain.
-    pub fn ways(&self, model: &Model) -> Vec<Option<Way>> {
-        let mut ways = vec![None; model.ports.len()];
-        for port in self.workers.iter().flat_map(|worker| &worker.ports) {
-            ways[port.index] = Some(port.way);
-        }
-        ways
+        planner.patch(&lists);
+        let workers: Vec<_> = lists
+            .iter()
+            .map(|numbers| planner.worker(numbers))
+            .collect();
+        let patches = planner.patches;
+        let crews = crews(&parts, &blueprints);
+        Ok(Self {
+            told: Told::of(model, &parts, &workers, &blueprints),
+            workers,
+            crews,
+            patches,
+            parts,
+        })
     }
 }
 
-fn compile(model: &Model) -> Result<Vec<Box<dyn Blueprint>>, Vec<PlanError>> {
+fn compile(model: &Model) -> Result<Vec<Arc<dyn Blueprint>>, Vec<PlanError>> {
     let (mut blueprints, mut errors) = (Vec::new(), Vec::new());
     for (function, named) in model.functions.iter().enumerate() {
         match named.config.compile(&site(model, function)) {
-            Ok(blueprint) => blueprints.push(blueprint),
+            Ok(blueprint) => blueprints.push(blueprint.into()),
             Err(found) => {
                 errors.extend(found.into_iter().map(|error| PlanError { function, error }));
             }
@@ -163,164 +191,157 @@ fn mac(model: &Model, endpoint: Endpoint) -> Option<Mac> {
     }
 }
 
-fn interface_names(model: &Model, function: usize) -> Vec<String> {
-    let named = &model.functions[function];
-    if named.interfaces.is_empty() {
-        vec!["inside".to_owned(), "outside".to_owned()]
-    } else {
-        named.interfaces.clone()
-    }
-}
-
-/// Where everything leads, in the model's numbers.
-struct Links {
-    ports: Vec<Option<Side>>,
-    functions: Vec<Vec<Option<Side>>>,
-}
-
-impl Links {
-    fn of(model: &Model) -> Self {
-        let interfaces =
-            (0..model.functions.len()).map(|f| vec![None; interface_names(model, f).len()]);
-        let mut links = Self {
-            ports: vec![None; model.ports.len()],
-            functions: interfaces.collect(),
+/// The crews, each with the owners that its functions need.
+fn crews(parts: &[Part], blueprints: &[Arc<dyn Blueprint>]) -> Vec<Crew> {
+    let crew = |(part, of): (usize, &Part)| {
+        let Place::Crew(members, _) = &of.place else {
+            return None;
         };
-        for path in &model.paths {
-            links.add(path);
-        }
-        links
-    }
-
-    fn add(&mut self, path: &Path) {
-        let mut left = side(path.left);
-        for &stage in &path.stages {
-            self.connect(left, Side::Function(stage, INSIDE));
-            left = Side::Function(stage, OUTSIDE);
-        }
-        self.connect(left, side(path.right));
-    }
-
-    fn connect(&mut self, a: Side, b: Side) {
-        for (from, to) in [(a, b), (b, a)] {
-            match from {
-                Side::Port(port) => self.ports[port] = Some(to),
-                Side::Function(function, by) => self.functions[function][by.0 as usize] = Some(to),
-            }
-        }
-    }
+        let functions = of.functions.iter().map(|at| blueprints[*at].as_ref());
+        let owners = Owners::of(members.len() as u16, functions);
+        Some(Crew {
+            members: members.clone(),
+            owners,
+            part,
+        })
+    };
+    parts.iter().enumerate().filter_map(crew).collect()
 }
 
-fn side(endpoint: Endpoint) -> Side {
-    match endpoint {
-        Endpoint::Port(port) => Side::Port(port),
-        Endpoint::Junction {
-            function,
-            interface,
-        } => Side::Function(function, Interface(interface as u16)),
-    }
-}
-
-/// Which worker runs what.
-struct Homes {
+/// What a worker runs, by the model's numbers; its own are the places in these lists. Patches come behind its ports.
+struct Numbers {
+    worker: usize,
     ports: Vec<usize>,
     functions: Vec<usize>,
 }
 
-/// Finds what is connected, and gives each connected part, the largest first, to the worker with the fewest ports.
-fn assign(model: &Model, links: &Links) -> Homes {
-    let ports = model.ports.len();
-    let node = |side: &Side| match *side {
-        Side::Port(port) => port,
-        Side::Function(function, _) => ports + function,
-    };
-    let mut part: Vec<usize> = (0..ports + model.functions.len()).collect();
-    let of_port = links
-        .ports
-        .iter()
-        .enumerate()
-        .filter_map(|(port, side)| Some((port, side.as_ref()?)));
-    let of_function = links
-        .functions
-        .iter()
-        .enumerate()
-        .flat_map(|(function, sides)| {
-            sides
-                .iter()
-                .flatten()
-                .map(move |side| (ports + function, side))
-        });
-    for (a, side) in of_port.chain(of_function) {
-        let (a, b) = (root(&mut part, a), root(&mut part, node(side)));
-        part[a] = b;
-    }
-    let roots: Vec<_> = (0..part.len())
-        .map(|index| root(&mut part, index))
-        .collect();
-    let mut sizes: Vec<(usize, usize)> = roots
-        .iter()
-        .enumerate()
-        .filter(|(index, root)| index == *root)
-        .map(|(index, _)| {
-            (
-                roots[..ports].iter().filter(|root| **root == index).count(),
-                index,
-            )
-        })
-        .collect();
-    sizes.sort_by_key(|&(size, index)| (std::cmp::Reverse(size), index));
-    let mut load = vec![0; model.workers.len()];
-    let mut home = vec![0; part.len()];
-    for (size, root) in sizes {
-        let least = (0..load.len())
-            .min_by_key(|&worker| load[worker])
-            .unwrap_or(0);
-        load[least] += size;
-        home[root] = least;
-    }
-    let of = |index: usize| home[roots[index]];
-    Homes {
-        ports: (0..ports).map(of).collect(),
-        functions: (ports..part.len()).map(of).collect(),
-    }
-}
-
-fn root(part: &mut [usize], mut index: usize) -> usize {
-    while part[index] != index {
-        part[index] = part[part[index]];
-        index = part[index];
-    }
-    index
-}
-
-/// The numbers that ports and functions have within their worker.
-struct Locals {
-    ports: Vec<u16>,
-    functions: Vec<u16>,
-}
-
-impl Locals {
-    fn of(model: &Model, homes: &Homes) -> Self {
-        let number = |homes: &[usize]| {
-            let mut next = vec![0; model.workers.len()];
-            homes
-                .iter()
-                .map(|&worker| {
-                    next[worker] += 1;
-                    next[worker] - 1
-                })
-                .collect()
+impl Numbers {
+    fn of(worker: usize, parts: &[Part]) -> Self {
+        let mut numbers = Self {
+            worker,
+            ports: Vec::new(),
+            functions: Vec::new(),
         };
-        Self {
-            ports: number(&homes.ports),
-            functions: number(&homes.functions),
+        for part in parts {
+            let (ports, functions) = part.at(worker);
+            numbers.ports.extend(ports);
+            numbers.functions.extend(functions);
+        }
+        numbers.ports.sort_unstable();
+        numbers.functions.sort_unstable();
+        numbers
+    }
+
+    /// A side in the worker's own numbers, if it is here.
+    fn hop(&self, side: Side) -> Option<Hop> {
+        Some(match side {
+            Side::Port(port) => Hop::Port(self.ports.binary_search(&port).ok()? as u16),
+            Side::Function(function, by) => {
+                Hop::Function(self.functions.binary_search(&function).ok()? as u16, by)
+            }
+        })
+    }
+}
+
+/// An end of a patch.
+struct End {
+    worker: usize,
+    /// What it is linked with at this worker.
+    near: Side,
+    /// Index into [`Plan::patches`], and which end of that.
+    patch: (usize, usize),
+}
+
+struct Planner<'a> {
+    model: &'a Model,
+    links: &'a Links,
+    blueprints: &'a [Arc<dyn Blueprint>],
+    patches: Vec<Patch>,
+    ends: Vec<End>,
+}
+
+impl Planner<'_> {
+    /// Makes a patch of every link between two workers.
+    fn patch(&mut self, workers: &[Numbers]) {
+        let home = |side| workers.iter().find(|numbers| numbers.hop(side).is_some());
+        for (near, far) in self.links.all() {
+            let (Some(a), Some(b)) = (home(near), home(far)) else {
+                continue;
+            };
+            // A link is listed from both its sides.
+            let is_known = self.ends.iter().any(|end| end.near == near);
+            if a.worker == b.worker || is_known {
+                continue;
+            }
+            let names = [near, far].map(|side| side.name(self.model));
+            let patch = self.patches.len();
+            for (end, (worker, near)) in [(a.worker, near), (b.worker, far)].into_iter().enumerate()
+            {
+                self.ends.push(End {
+                    worker,
+                    near,
+                    patch: (patch, end),
+                });
+            }
+            let [this, that] = &names;
+            self.patches.push(Patch {
+                workers: [a.worker, b.worker],
+                names: [format!("{this}~{that}"), format!("{that}~{this}")],
+            });
         }
     }
 
-    fn hop(&self, side: Side) -> Hop {
-        match side {
-            Side::Port(port) => Hop::Port(self.ports[port]),
-            Side::Function(function, by) => Hop::Function(self.functions[function], by),
+    fn worker(&self, numbers: &Numbers) -> WorkerPlan {
+        let ends: Vec<_> = self
+            .ends
+            .iter()
+            .filter(|end| end.worker == numbers.worker)
+            .collect();
+        let leads = |near: Side| {
+            let far = numbers.hop(self.links.far(near)?);
+            far.or_else(|| {
+                let end = ends.iter().position(|end| end.near == near)?;
+                Some(Hop::Port((numbers.ports.len() + end) as u16))
+            })
+        };
+        let way = |first: Side| {
+            let here = |function| numbers.functions.binary_search(&function).is_ok();
+            Way::from(first, self.model, self.links, self.blueprints, here)
+        };
+        let ports = numbers.ports.iter().filter_map(|&port| {
+            Some(PlannedPort {
+                source: Source::Port(port),
+                name: self.model.ports[port].name.clone(),
+                link: leads(Side::Port(port))?,
+                way: way(self.links.ports[port]?),
+            })
+        });
+        let patches = ends.iter().filter_map(|end| {
+            let (patch, side) = end.patch;
+            Some(PlannedPort {
+                source: Source::Patch(patch, side),
+                name: self.patches[patch].names[side].clone(),
+                link: numbers.hop(end.near)?,
+                way: way(end.near),
+            })
+        });
+        let functions = numbers.functions.iter().map(|&index| {
+            let names = interface_names(self.model, index).into_iter().enumerate();
+            // The model has every interface connected, so that none is left out here.
+            let interfaces = names.filter_map(|(by, name)| {
+                let near =
+                    Side::Function(index, chainplane_dataplane::function::Interface(by as u16));
+                Some((name, leads(near)?))
+            });
+            PlannedFunction {
+                index,
+                blueprint: Arc::clone(&self.blueprints[index]),
+                interfaces: interfaces.collect(),
+            }
+        });
+        WorkerPlan {
+            ports: ports.chain(patches).collect(),
+            functions: functions.collect(),
         }
     }
 }
