@@ -4,10 +4,21 @@
 //! a connection have the same one. What functions translate would tear the two apart; so they *claim* addresses and
 //! ports, see [`Claim`].
 
+pub(crate) mod bell;
+mod claims;
+mod elsewhere;
+mod membership;
+mod owners;
+mod quoted;
+pub(crate) mod ring;
 mod share;
 
 use std::net::IpAddr;
 
+pub use elsewhere::Elsewhere;
+pub(crate) use membership::Handed;
+pub use membership::{Membership, crew};
+pub use owners::{Owner, Owners};
 pub use share::Share;
 
 /// What a function says of addresses and ports whose packets must meet at one member.

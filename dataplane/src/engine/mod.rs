@@ -9,6 +9,7 @@ mod egress;
 #[cfg(test)]
 mod fairness;
 mod fast;
+mod handover;
 mod ingress;
 mod lending;
 mod upkeep;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use crate::capture::Tap;
 use crate::counters::Counters;
+use crate::crew::Membership;
 use crate::flow::{FlowTable, Paths, Recorder};
 use crate::function::{Emitted, Function, Interface, Tally};
 use crate::indices;
@@ -67,6 +69,14 @@ indices! {
         Lent = "payloads-lent",
         /// Packets of these whose payload was copied all the same, as a function or an egress had to have it.
         Fetched = "payloads-fetched",
+        /// Packets handed to other workers of the crew, copies to learn from among them.
+        HandedOver = "handed-over",
+        /// Packets that other workers of the crew handed over.
+        TakenOver = "taken-over",
+        /// Copies made for the others to learn from.
+        Copied = "copied",
+        /// Copies to learn from, and what was created because of them, that reached a port and went no further.
+        Heard = "heard",
         /// Polls of all ports.
         Polls = "polls",
         /// Polls that found nothing to do.
@@ -130,6 +140,10 @@ pub struct Engine {
     changes: Option<WakeHandle>,
     /// A port has not picked up everything yet.
     behind: bool,
+    /// The worker's place among those that run the same ports and functions together.
+    crew: Option<Box<Membership>>,
+    /// The packets in hand are another worker's, to learn from.
+    listening: bool,
 }
 
 impl Engine {
@@ -154,6 +168,8 @@ impl Engine {
             lenders: Vec::new(),
             changes: None,
             behind: true,
+            crew: None,
+            listening: false,
         }
     }
 
@@ -178,6 +194,13 @@ impl Engine {
         self.rota.add();
         self.waiting.reserve(self.ports.len());
         self.lenders.reserve(self.ports.len());
+    }
+
+    /// Puts another port in the place of one that was added.
+    pub(crate) fn replace_port(&mut self, index: usize, port: Box<dyn Port>) {
+        if let Some(slot) = self.ports.get_mut(index) {
+            slot.port = port;
+        }
     }
 
     /// Adds a function; what leaves by its interface `n` goes to the link of `interfaces[n]`, of which the name
@@ -208,10 +231,16 @@ impl Engine {
     pub fn poll(&mut self, now: Time) -> usize {
         self.sync_ports();
         self.rota.begin(now);
-        let received = self.ask_ports(now);
+        let mut received = self.ask_ports(now);
+        if self.crew.is_some() {
+            received += self.take_over(now);
+        }
         self.tick(now);
         self.flush_all(now);
         self.take_back();
+        if let Some(crew) = &mut self.crew {
+            crew.tell();
+        }
         self.counters.add(EngineCounter::Polls as usize, 1);
         if received == 0 {
             self.counters.add(EngineCounter::EmptyPolls as usize, 1);
