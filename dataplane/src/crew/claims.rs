@@ -50,53 +50,20 @@ pub(super) struct Ends {
     pub(super) protocol: u8,
 }
 
-/// Protocols and ports at an address.
-#[derive(Clone, Debug, Default)]
-struct Doors {
-    /// Protocols of which all ports are meant.
-    whole: Vec<u8>,
-    /// Protocols and ports, in order.
-    single: Vec<(u8, u16)>,
-}
-
-impl Doors {
-    fn add(&mut self, protocol: u8, port: Option<u16>) {
-        match port {
-            None => self.whole.push(protocol),
-            Some(port) => self.single.push((protocol, port)),
-        }
-    }
-
-    fn has(&self, protocol: u8, port: u16) -> bool {
-        self.whole.contains(&protocol) || self.single.binary_search(&(protocol, port)).is_ok()
-    }
-}
-
 /// What is claimed of an address.
 #[derive(Clone, Debug, Default)]
 struct Place {
-    /// Protocol and port, and the endpoint that stands behind them; in order.
-    forwards: Vec<((u8, u16), Endpoint)>,
-    services: Doors,
-    servers: Doors,
+    /// Protocols and ports of fixed endpoints, in order.
+    fixed: Vec<(u8, u16)>,
     pool: bool,
 }
 
-impl Place {
-    fn sort(&mut self) {
-        self.services.single.sort_unstable();
-        self.servers.single.sort_unstable();
-        // Of two that say different things the first one counts.
-        self.forwards.sort_by_key(|(door, _)| *door);
-        self.forwards.dedup_by_key(|(door, _)| *door);
-    }
-
-    fn forward(&self, protocol: u8, port: u16) -> Option<Endpoint> {
-        let found = self
-            .forwards
-            .binary_search_by_key(&(protocol, port), |(door, _)| *door);
-        found.ok().map(|at| self.forwards[at].1)
-    }
+/// What is claimed of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Fixed,
+    Pool,
+    Other,
 }
 
 /// All claims.
@@ -110,33 +77,25 @@ pub(super) struct Claims {
 
 impl Claims {
     pub(super) fn new(members: u16, claims: &[Claim]) -> Self {
-        let mut places = HashMap::default();
+        let mut places: HashMap<_, Place, _> = HashMap::default();
         let mut inside = Vec::new();
         for claim in claims {
             match *claim {
-                Claim::Forward {
+                Claim::Fixed {
                     address,
                     protocol,
                     port,
-                    to: (to, to_port),
-                } => at(&mut places, address)
-                    .forwards
-                    .push(((protocol, port), Endpoint::new(to, to_port))),
-                Claim::Service {
-                    address,
-                    protocol,
-                    port,
-                } => at(&mut places, address).services.add(protocol, port),
-                Claim::Pool { address } => at(&mut places, address).pool = true,
-                Claim::Server {
-                    address,
-                    protocol,
-                    port,
-                } => at(&mut places, address).servers.add(protocol, port),
+                } => {
+                    let place = places.entry(number(address)).or_default();
+                    place.fixed.push((protocol, port));
+                }
+                Claim::Pool { address } => places.entry(number(address)).or_default().pool = true,
                 Claim::Inside { address, length } => inside.push(range(address, length)),
             }
         }
-        places.values_mut().for_each(Place::sort);
+        for place in places.values_mut() {
+            place.fixed.sort_unstable();
+        }
         Self {
             members,
             places,
@@ -148,7 +107,7 @@ impl Claims {
         self.members
     }
 
-    /// The member that owns packets between these ends.
+    /// The member that owns packets between these ends, whichever of them sends.
     #[inline]
     pub(super) fn owner(&self, ends: &Ends) -> u16 {
         let Ends { from, to, .. } = *ends;
@@ -167,22 +126,34 @@ impl Claims {
         self.of(from.hash().wrapping_add(to.hash()))
     }
 
+    /// The owner where one of the ends is fixed, or of a pool.
+    #[inline]
     fn claimed(&self, ends: &Ends) -> Option<u16> {
         let Ends { from, to, protocol } = *ends;
-        if let Some(place) = self.places.get(&to.address) {
-            if let Some(behind) = place.forward(protocol, to.port) {
-                return Some(self.of(behind.hash()));
-            }
-            if place.services.has(protocol, to.port) {
-                return Some(self.of(from.hash()));
-            }
-            if place.pool {
-                return Some(Share::owner_of_port(to.port, self.members));
-            }
+        let by_port = |end: Endpoint| Share::owner_of_port(end.port, self.members);
+        match (self.role(from, protocol), self.role(to, protocol)) {
+            (Role::Other, Role::Other) => None,
+            (Role::Fixed, Role::Fixed) => Some(0),
+            (Role::Pool, Role::Pool) => Some(by_port(from).min(by_port(to))),
+            (Role::Pool, _) => Some(by_port(from)),
+            (_, Role::Pool) => Some(by_port(to)),
+            (Role::Fixed, Role::Other) => Some(self.of(to.hash())),
+            (Role::Other, Role::Fixed) => Some(self.of(from.hash())),
         }
-        let place = self.places.get(&from.address)?;
-        let answers = place.servers.has(protocol, from.port);
-        answers.then(|| self.of(to.hash()))
+    }
+
+    #[inline]
+    fn role(&self, end: Endpoint, protocol: u8) -> Role {
+        let Some(place) = self.places.get(&end.address) else {
+            return Role::Other;
+        };
+        if place.fixed.binary_search(&(protocol, end.port)).is_ok() {
+            Role::Fixed
+        } else if place.pool {
+            Role::Pool
+        } else {
+            Role::Other
+        }
     }
 
     /// The member that a hash falls to.
@@ -198,13 +169,6 @@ impl Claims {
             .partition_point(|(first, _)| *first <= endpoint.address);
         behind > 0 && endpoint.address <= self.inside[behind - 1].1
     }
-}
-
-fn at(
-    places: &mut HashMap<u128, Place, foldhash::fast::FixedState>,
-    address: IpAddr,
-) -> &mut Place {
-    places.entry(number(address)).or_default()
 }
 
 /// The first and the last address of a prefix; a length beyond the address's means all of its bits.

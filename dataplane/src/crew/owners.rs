@@ -19,8 +19,8 @@ pub enum Owner {
     Anyone,
     /// This member.
     Member(u16),
-    /// Whoever received it handles it, and every other member learns from it: ARP, IPv6 neighbour discovery, and what
-    /// goes to many.
+    /// Whoever received it handles it, and every other member learns from it: ARP, reverse ARP and IPv6 neighbour
+    /// discovery.
     Everyone,
 }
 
@@ -88,7 +88,7 @@ impl Owners {
     #[inline]
     pub(super) fn owner_of_received(&self, packet: &mut Packet) -> Owner {
         match plain_ipv4(packet.head(), packet.len()) {
-            Some(found) => self.owner_of_plain(packet, &found),
+            Some(found) => self.owner_of_plain(&found),
             None => match parse(packet) {
                 Ok(()) => self.owner_of(packet),
                 Err(_) => Owner::Anyone,
@@ -98,11 +98,8 @@ impl Owners {
 
     /// The same of TCP or UDP over IPv4, which most packets are.
     #[inline]
-    fn owner_of_plain(&self, packet: &Packet, found: &Common) -> Owner {
+    fn owner_of_plain(&self, found: &Common) -> Owner {
         let [src, dst] = [found.src[0] as u32, found.dst[0] as u32];
-        if packet.mac_dst().is_multicast() || is_group(IpAddr::V4(dst.into())) {
-            return Owner::Everyone;
-        }
         let Some(claims) = &self.0 else {
             return Owner::Anyone;
         };
@@ -124,26 +121,15 @@ fn ends_of(packet: &Packet) -> Ends {
     }
 }
 
-/// Whether an address is that of many stations.
-fn is_group(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
-        IpAddr::V6(v6) => v6.is_multicast(),
-    }
-}
-
 fn is_for_all(packet: &Packet) -> bool {
     /// From router solicitations to redirects (RFC 4861, section 4).
     const DISCOVERY: core::ops::RangeInclusive<u8> = 133..=137;
     let layers = packet.layers();
-    if packet.mac_dst().is_multicast() {
-        return true;
-    }
     if !layers.is_ipv4() && !layers.is_ipv6() {
         return matches!(layers.ethertype, ethertype::ARP | ethertype::RARP);
     }
     let discovery = |(kind, _)| layers.protocol == protocol::ICMPV6 && DISCOVERY.contains(&kind);
-    is_group(packet.ip_dst()) || packet.icmp_type_code().is_some_and(discovery)
+    packet.icmp_type_code().is_some_and(discovery)
 }
 
 #[cfg(test)]
