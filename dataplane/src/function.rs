@@ -257,6 +257,8 @@ pub struct Context<'a> {
     pub(crate) emitted: &'a mut Emitted,
     pub(crate) tally: &'a Tally,
     pub(crate) function: u16,
+    /// What is created now is another worker's to send.
+    pub(crate) listening: bool,
 }
 
 impl Context<'_> {
@@ -284,7 +286,10 @@ impl Context<'_> {
         if self.emitted.is_full() {
             return None;
         }
-        let packet = self.pool.copy_of(bytes)?;
+        let mut packet = self.pool.copy_of(bytes)?;
+        if self.listening {
+            packet.set_heard();
+        }
         self.tally.counters.add(cell::CREATED, 1);
         Some(packet)
     }

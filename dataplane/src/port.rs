@@ -66,6 +66,8 @@ indices! {
         BadOffload = "bad-offload",
         /// No packet buffer was free to take it.
         NoBuffer = "no-buffer",
+        /// The way to the worker that handles the packet, or sends by the port, was full.
+        Crowded = "crowded",
     }
 }
 

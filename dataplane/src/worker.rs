@@ -122,6 +122,7 @@ impl Worker {
                             mail: handle.0,
                             start: start.0,
                             armed: false,
+                            finished: false,
                         }
                         .run(idle);
                     }
@@ -257,6 +258,8 @@ struct Loop {
     start: Instant,
     /// Ports were asked for notifications, and not yet told that there is no need.
     armed: bool,
+    /// It was told that nothing will come in any more.
+    finished: bool,
 }
 
 impl Loop {
@@ -281,6 +284,10 @@ impl Loop {
             }
             let late = std::mem::take(&mut unwoken);
             if self.engine.poll(now) > 0 {
+                if self.finished {
+                    // Another worker had something left.
+                    self.tell_finished();
+                }
                 let overslept = EngineCounter::Overslept as usize;
                 self.engine.counters.add(overslept, u64::from(late));
                 self.disarm();
@@ -338,9 +345,9 @@ impl Loop {
         }
     }
 
-    fn tell_finished(&self) {
-        let finished = self.engine.is_finished();
-        self.mail.finished.store(finished, Ordering::Release);
+    fn tell_finished(&mut self) {
+        self.finished = self.engine.is_finished();
+        self.mail.finished.store(self.finished, Ordering::Release);
     }
 
     /// Sleeps until a port or a control thread wants something, but for no longer than timers allow. True if it slept for

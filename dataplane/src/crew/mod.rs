@@ -4,63 +4,55 @@
 //! a connection have the same one. What functions translate would tear the two apart; so they *claim* addresses and
 //! ports, see [`Claim`].
 
+pub(crate) mod bell;
+mod claims;
 mod elsewhere;
 mod membership;
 mod owners;
-mod ring;
+mod quoted;
+pub(crate) mod ring;
 mod share;
 
 use std::net::IpAddr;
 
 pub use elsewhere::Elsewhere;
+pub(crate) use membership::Handed;
 pub use membership::{Membership, crew};
 pub use owners::{Owner, Owners};
 pub use share::Share;
 
-/// What a function says of addresses and ports whose packets must meet at one member. An endpoint is an address with a
-/// port, or an echo's identifier.
+/// What a function says of addresses and ports whose packets must meet at one member.
 ///
-/// The first of these that fits says who owns a packet; without any it is a symmetric hash of both endpoints.
-/// 1. the destination: [`Forward`](Claim::Forward), then [`Service`](Claim::Service), then [`Pool`](Claim::Pool);
-/// 2. the source: [`Server`](Claim::Server);
-/// 3. [`Inside`](Claim::Inside), of one of the two.
+/// An endpoint is an address with a port, or, at the side that asks, with an echo's identifier. A packet has two, and
+/// which of them sent it makes no difference:
+/// 1. A [fixed](Claim::Fixed) endpoint has no say, as it is known under several names; the other one decides alone, by
+///    its port if it is of a pool, otherwise by its hash. Two fixed ones belong to the first member.
+/// 2. One of a [pool](Claim::Pool) belongs to the member in whose [`Share`] its port is; of two, the lower member has it.
+/// 3. One that is [inside](Claim::Inside) decides alone, by its hash.
+/// 4. Two that are inside, or of which nobody says anything, decide together, by a hash in which they may change places.
+///
+/// So a connection whose source a function translates comes back to the function that chose one of its own ports for it,
+/// and one whose destination is translated is where its client says, under whatever name its server is known. An ICMP
+/// error belongs to whom the packet that it quotes belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// What is sent here is translated and belongs to whom the endpoint that it is translated to belongs to.
-    Forward {
+    /// An endpoint that the configuration translates, or translates to: a service's address, its servers, both ends of a
+    /// forward.
+    Fixed {
         /// The address.
         address: IpAddr,
         /// The IP protocol.
         protocol: u8,
         /// The port.
         port: u16,
-        /// The endpoint inside.
-        to: (IpAddr, u16),
     },
-    /// What is sent here belongs to whom its source endpoint belongs to.
-    Service {
-        /// The address.
-        address: IpAddr,
-        /// The IP protocol.
-        protocol: u8,
-        /// The port; all without.
-        port: Option<u16>,
-    },
-    /// What is sent here belongs to the member in whose [`Share`] the destination's port is.
+    /// An address whose ports, and echo identifiers, the members share among them. A fixed endpoint of it is no part of
+    /// this.
     Pool {
         /// The address.
         address: IpAddr,
     },
-    /// What comes from here belongs to whom its destination endpoint belongs to: answers of a service's servers.
-    Server {
-        /// The address.
-        address: IpAddr,
-        /// The IP protocol.
-        protocol: u8,
-        /// The port; all without.
-        port: Option<u16>,
-    },
-    /// An endpoint here decides alone, whomever it speaks with; but for two of them, which do together.
+    /// Addresses of hosts that appear under one address and port whomever they speak with.
     Inside {
         /// The prefix's address.
         address: IpAddr,

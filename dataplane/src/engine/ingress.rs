@@ -1,7 +1,7 @@
 //! From ports: which are asked, and what becomes of what they bring.
 
 use super::{Engine, Hop};
-use crate::packet::Packet;
+use crate::packet::{Batch, Packet};
 use crate::port::{Passed, PortContext, PortCounter};
 use crate::time::Time;
 use crate::worker::WakeHandle;
@@ -16,6 +16,7 @@ impl Engine {
                 .ports
                 .iter_mut()
                 .fold(false, |behind, slot| slot.port.sync() | behind);
+            self.note_reachable();
             // Packets may have waited in a ring that was just handed over.
             self.rota.ask_everyone();
         }
@@ -84,15 +85,25 @@ impl Engine {
                 .for_each(|packet| tap.received(packet, now));
         }
         let mut batch = std::mem::take(&mut self.batch);
+        if self.crew.is_some() {
+            self.hand_over(index, &mut batch);
+        }
+        self.enter(index, &mut batch, now);
+        self.batch = batch;
+        received
+    }
+
+    /// Takes a batch that came in by a port to where it goes.
+    #[inline]
+    pub(super) fn enter(&mut self, index: usize, batch: &mut Batch, now: Time) {
+        let slot = &self.ports[index];
         match slot.link {
             Hop::Port(to) => batch
                 .drain(..)
                 .for_each(|packet| self.send(to, packet, now)),
-            Hop::Function(..) if slot.records => self.forward(index as u16, &mut batch, now),
-            Hop::Function(to, by) => self.forward_batch(index as u16, (to, by), &mut batch, now),
+            Hop::Function(..) if slot.records => self.forward(index as u16, batch, now),
+            Hop::Function(to, by) => self.forward_batch(index as u16, (to, by), batch, now),
         }
-        self.batch = batch;
-        received
     }
 
     /// Receives a batch, or passes packets straight on where the port's link leads to another port, nobody watches
@@ -106,6 +117,7 @@ impl Engine {
             && let Ok([slot, to]) = self.ports.get_disjoint_mut([index, to as usize])
             && to.tap.is_none()
             && to.queue.is_empty()
+            && (self.crew.is_none() || to.port.is_reachable())
         {
             let mut cx = PortContext::new(&mut self.pool, &slot.tally, now);
             let (port, batch) = (&mut slot.port, &mut self.batch);

@@ -69,6 +69,14 @@ indices! {
         Lent = "payloads-lent",
         /// Packets of these whose payload was copied all the same, as a function or an egress had to have it.
         Fetched = "payloads-fetched",
+        /// Packets handed to other workers of the crew, copies to learn from among them.
+        HandedOver = "handed-over",
+        /// Packets that other workers of the crew handed over.
+        TakenOver = "taken-over",
+        /// Copies made for the others to learn from.
+        Copied = "copied",
+        /// Copies to learn from, and what was created because of them, that reached a port and went no further.
+        Heard = "heard",
         /// Polls of all ports.
         Polls = "polls",
         /// Polls that found nothing to do.
@@ -134,6 +142,8 @@ pub struct Engine {
     behind: bool,
     /// The worker's place among those that run the same ports and functions together.
     crew: Option<Box<Membership>>,
+    /// The packets in hand are another worker's, to learn from.
+    listening: bool,
 }
 
 impl Engine {
@@ -159,6 +169,7 @@ impl Engine {
             changes: None,
             behind: true,
             crew: None,
+            listening: false,
         }
     }
 
@@ -220,10 +231,16 @@ impl Engine {
     pub fn poll(&mut self, now: Time) -> usize {
         self.sync_ports();
         self.rota.begin(now);
-        let received = self.ask_ports(now);
+        let mut received = self.ask_ports(now);
+        if self.crew.is_some() {
+            received += self.take_over(now);
+        }
         self.tick(now);
         self.flush_all(now);
         self.take_back();
+        if let Some(crew) = &mut self.crew {
+            crew.tell();
+        }
         self.counters.add(EngineCounter::Polls as usize, 1);
         if received == 0 {
             self.counters.add(EngineCounter::EmptyPolls as usize, 1);

@@ -390,6 +390,10 @@ impl Port for VhostUser {
         cx.pool.recycle(batch);
     }
 
+    fn is_reachable(&self) -> bool {
+        self.pairs.iter().any(|pair| pair.to_guest.is_running())
+    }
+
     fn offloads(&self) -> Offloads {
         self.offloads
     }

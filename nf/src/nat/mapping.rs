@@ -6,9 +6,10 @@
 use core::hash::BuildHasher;
 use core::net::{IpAddr, Ipv4Addr};
 
+use chainplane_dataplane::crew::Share;
 use chainplane_dataplane::function::{Build, Context, INSIDE, Interface, OUTSIDE};
 use chainplane_dataplane::objects::Objects;
-use chainplane_dataplane::packet::{Mac, protocol};
+use chainplane_dataplane::packet::Mac;
 use chainplane_dataplane::session::{InsertError, Key, Packed, SessionId, SessionTable};
 use chainplane_dataplane::time::Time;
 use foldhash::SharedSeed;
@@ -16,11 +17,14 @@ use foldhash::fast::SeedableRandomState;
 
 use super::forward::Forwards;
 use super::pool::Pool;
+use super::ports::Choice;
 use crate::track::{Endpoint, Phase, TimeoutTicks, ipv6_of, pack_kind, unpack_kind, words};
 
 /// Ports tried at one pool address before it counts as exhausted; with nine of ten ports taken, all of them are
 /// taken once in 10^5 times.
 const TRIES: u64 = 128;
+/// Of which so many are even for an even inside port, and odd for an odd one (RFC 4787, REQ-4).
+const TRIES_LIKE: u64 = 64;
 /// Ports of those tried together.
 const TOGETHER: usize = 8;
 /// Pool addresses tried.
@@ -118,6 +122,8 @@ pub(super) struct Mappings {
     forwards: Forwards,
     timeouts: TimeoutTicks,
     hasher: SeedableRandomState,
+    /// Whose ports are chosen.
+    share: Share,
     /// Ports chosen at random so far: no two choices are the same.
     choices: u64,
 }
@@ -137,6 +143,7 @@ impl Mappings {
             forwards,
             timeouts,
             hasher: SeedableRandomState::with_seed(build.seed, SharedSeed::global_fixed()),
+            share: build.share,
             choices: 0,
         }
     }
@@ -207,24 +214,24 @@ impl Mappings {
         self.table.remove(id, objects);
     }
 
-    /// A free address and port of the pool: the host's own address, its own port if possible.
+    /// A free address and port of the pool: the host's own address, which all workers agree on, its own port if
+    /// possible.
     fn choose(&mut self, inner: &End, objects: &Objects, now: Time) -> Option<Endpoint> {
         let own = self.hasher.hash_one((inner.vlan, inner.endpoint.address)) as u32;
-        let (first, count) = range_of(inner.protocol, inner.endpoint.port);
+        let choice = Choice::of(self.share, inner.protocol, inner.endpoint.port)?;
         for offset in 0..self.pool.len().min(ADDRESSES) {
             let address = self.pool.nth(own % self.pool.len() + offset)?;
             self.choices += 1;
             let random = |attempt: u64| {
-                let choice = (self.choices, attempt, inner.endpoint.port);
-                first + (self.hasher.hash_one(choice) % u64::from(count)) as u16
+                let number = (self.choices, attempt, inner.endpoint.port);
+                choice.by(self.hasher.hash_one(number), attempt >= TRIES_LIKE)
             };
             let end = |port| End::outer(inner.protocol, Endpoint::new(address, port));
             let is_free = |end: &End| {
                 self.forwards.inner(end.protocol, end.endpoint).is_none()
                     && self.table.find(end, objects, now).is_none()
             };
-            let same = (inner.endpoint.port >= first).then(|| end(inner.endpoint.port));
-            if let Some(same) = same.filter(is_free) {
+            if let Some(same) = choice.same().map(end).filter(is_free) {
                 return Some(same.endpoint);
             }
             for attempt in (0..TRIES).step_by(TOGETHER) {
@@ -271,15 +278,5 @@ impl Mappings {
     /// Frees some of the mappings that are dead.
     pub fn sweep(&mut self, objects: &mut Objects, now: Time) {
         self.table.sweep(objects, now, |_| {});
-    }
-}
-
-/// The first of the ports among which one is chosen for this one, and how many there are (RFC 4787, REQ-3; RFC 5508,
-/// REQ-1 knows no such ranges for identifiers).
-fn range_of(protocol: u8, port: u16) -> (u16, u32) {
-    match (protocol, port) {
-        (protocol::ICMP, _) => (0, 1 << 16),
-        (_, 0..1024) => (1, 1023),
-        _ => (1024, (1 << 16) - 1024),
     }
 }
