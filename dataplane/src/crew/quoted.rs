@@ -37,10 +37,12 @@ pub(super) fn quoted(packet: &Packet) -> Option<Ends> {
 /// Destination unreachable, time exceeded, parameter problem, packet too big. Source quench is obsolete (RFC 6633), and
 /// a redirect is no error.
 fn is_error(packet: &Packet) -> bool {
-    match packet.icmp_type_code() {
-        Some((3 | 11 | 12, _)) => packet.layers().protocol == protocol::ICMP,
-        Some((1..=4, _)) => packet.layers().protocol == protocol::ICMPV6,
-        _ => false,
+    let Some((kind, _)) = packet.icmp_type_code() else {
+        return false;
+    };
+    match packet.layers().protocol {
+        protocol::ICMP => matches!(kind, 3 | 11 | 12),
+        _ => matches!(kind, 1..=4),
     }
 }
 

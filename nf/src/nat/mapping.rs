@@ -23,7 +23,8 @@ use crate::track::{Endpoint, Phase, TimeoutTicks, ipv6_of, pack_kind, unpack_kin
 /// Ports tried at one pool address before it counts as exhausted; with nine of ten ports taken, all of them are
 /// taken once in 10^5 times.
 const TRIES: u64 = 128;
-/// Of which so many are even for an even inside port, and odd for an odd one (RFC 4787, REQ-4).
+/// Of which so many are even for an even inside port, and odd for an odd one (RFC 4787, REQ-4), and always the same: what
+/// comes back has the port that it had, if it is free.
 const TRIES_LIKE: u64 = 64;
 /// Ports of those tried together.
 const TOGETHER: usize = 8;
@@ -124,7 +125,7 @@ pub(super) struct Mappings {
     hasher: SeedableRandomState,
     /// Whose ports are chosen.
     share: Share,
-    /// Ports chosen at random so far: no two choices are the same.
+    /// How often a port was looked for: so others are tried each time where nothing else is free.
     choices: u64,
 }
 
@@ -223,8 +224,14 @@ impl Mappings {
             let address = self.pool.nth(own % self.pool.len() + offset)?;
             self.choices += 1;
             let random = |attempt: u64| {
-                let number = (self.choices, attempt, inner.endpoint.port);
-                choice.by(self.hasher.hash_one(number), attempt >= TRIES_LIKE)
+                let any = attempt >= TRIES_LIKE;
+                let number = if any {
+                    let choice = (self.choices, attempt, inner.endpoint.port);
+                    self.hasher.hash_one(choice)
+                } else {
+                    self.hasher.hash_one((inner.vlan, inner.endpoint, attempt))
+                };
+                choice.by(number, any)
             };
             let end = |port| End::outer(inner.protocol, Endpoint::new(address, port));
             let is_free = |end: &End| {

@@ -18,7 +18,8 @@
 //!   4787, REQ-1; RFC 5382, REQ-1): one inside address and port keeps one outside address and port, whomever it
 //!   talks to, while any of its sessions lives. A host keeps its pool address (REQ-2) unless it has no port left.
 //! * The source port is kept where it is free; otherwise a free one of the same range (below 1024, or not) is chosen
-//!   at random (REQ-3; RFC 6056), of the same parity (REQ-4) unless 64 of those that were tried are taken.
+//!   at random (REQ-3; RFC 6056), of the same parity (REQ-4) unless 64 of those are taken. An endpoint whose mapping has
+//!   ended gets the same port again while it is free.
 //! * Filtering is address- and port-dependent towards the outside (REQ-8): in comes only what answers a session.
 //!   Hosts inside reach each other's mappings without that.
 //! * Hairpinning (REQ-9): a packet from `inside` to a pool address that has a mapping or a forward turns round, both
@@ -74,6 +75,8 @@ mod process;
 mod properties;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_crews;
 
 pub use config::{Config, Forward, Transport};
 pub use process::{NatCounter, NatDrop};
