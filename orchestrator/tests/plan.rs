@@ -230,7 +230,7 @@ fn what_is_not_named_runs_with_its_neighbour() {
     let three = cut("[{ runs: [edge] }, { runs: [web-b] }, { runs: [core] }]");
     assert_eq!(names(&three, 0).0, ["client", "edge~egress"]);
     assert_eq!(names(&three, 1).0, ["web-b", "web-b~core.b"]);
-    assert_eq!(names(&three, 2).0, ["web-a", "egress~edge", "core.b~web-b"]);
+    assert_eq!(names(&three, 2).0, ["web-a", "core.b~web-b", "egress~edge"]);
 }
 
 #[test]
@@ -239,9 +239,10 @@ fn the_way_is_that_of_the_worker() {
     assert_eq!(
         plan.told.ways,
         [
-            "from client, egress~core.wan: by flow records, as `edge` keeps state",
+            "from client: by flow records, as `edge` keeps state",
             "from web-a, web-b, core.wan~egress: through functions, which keep no state, without \
              records",
+            "from egress~core.wan: by flow records, as `egress` keeps state",
         ]
     );
 }
