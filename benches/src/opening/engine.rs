@@ -1,9 +1,9 @@
 //! The engine with its chains.
 
-use chainplane_dataplane::crew::Share;
+use chainplane_dataplane::crew::{Owners, Share};
 use chainplane_dataplane::engine::{Engine, Hop};
 use chainplane_dataplane::flow::FlowTable;
-use chainplane_dataplane::function::{Build, Function, INSIDE, Interface, OUTSIDE};
+use chainplane_dataplane::function::{Blueprint, Build, Function, INSIDE, Interface, OUTSIDE};
 use chainplane_dataplane::objects::Objects;
 use chainplane_dataplane::packet::{HugePages, Pool, PoolConfig};
 use chainplane_nf::FunctionConfig;
@@ -86,7 +86,7 @@ fn functions(kind: Kind, size: Size) -> [(&'static str, FunctionConfig); 4] {
 }
 
 /// Where packets of a chain's two ports go.
-pub(super) fn ends_of(chain: u16) -> [Hop; 2] {
+pub(crate) fn ends_of(chain: u16) -> [Hop; 2] {
     let first = chain * FUNCTIONS;
     [
         Hop::Function(first, Interface(0)),
@@ -96,6 +96,11 @@ pub(super) fn ends_of(chain: u16) -> [Hop; 2] {
 
 /// An engine with so many chains, whose ports are to be added: two for each, from inside to outside.
 pub(super) fn engine(kind: Kind, size: Size, chains: u16) -> Engine {
+    engine_of(kind, size, chains, Share::WHOLE)
+}
+
+/// The same for one of several workers that run the chains together.
+pub(crate) fn engine_of(kind: Kind, size: Size, chains: u16, share: Share) -> Engine {
     let pool = PoolConfig {
         small: 4096,
         large: 16,
@@ -105,7 +110,7 @@ pub(super) fn engine(kind: Kind, size: Size, chains: u16) -> Engine {
     let mut objects = Objects::default();
     let mut built = Vec::new();
     for chain in 0..chains {
-        build(kind, size, chain, &mut objects, &mut built);
+        build(kind, size, chain, share, &mut objects, &mut built);
     }
     let table = (size.flows > 0).then(|| {
         FlowTable::new(size.flows, &objects, [7, 1, 2, 3]).expect("memory for the flow table")
@@ -120,7 +125,17 @@ pub(super) fn engine(kind: Kind, size: Size, chains: u16) -> Engine {
 /// A function's name, itself, and its interfaces with what they lead to.
 type Built = (&'static str, Box<dyn Function>, Vec<(String, Hop)>);
 
-fn build(kind: Kind, size: Size, chain: u16, objects: &mut Objects, built: &mut Vec<Built>) {
+/// Who owns what of a chain, among so many workers that run it together.
+pub(crate) fn owners(kind: Kind, size: Size, members: u16) -> Owners {
+    let blueprints = blueprints(kind, size);
+    Owners::of(
+        members,
+        blueprints.iter().map(|(_, blueprint)| blueprint.as_ref()),
+    )
+}
+
+/// What the functions are built from, from inside to outside.
+fn blueprints(kind: Kind, size: Size) -> Vec<(&'static str, Box<dyn Blueprint>)> {
     let configs = functions(kind, size);
     let Shape::Junction { interfaces, .. } = configs[0].1.shape("core") else {
         panic!("a router is a junction");
@@ -128,21 +143,34 @@ fn build(kind: Kind, size: Size, chain: u16, objects: &mut Objects, built: &mut 
     let out = interfaces.iter().position(|at| at.name == "out");
     let out = out.expect("an interface of that name");
     assert_eq!(out, 1);
-    let first = chain * FUNCTIONS;
-    for (index, (name, config)) in (first..).zip(configs) {
-        let is_router = index == first;
+    let compile = |(index, (name, config)): (usize, (&'static str, FunctionConfig))| {
         let site = Site {
             name: name.to_owned(),
-            inside_mac: interfaces[out].mac.filter(|_| !is_router),
+            inside_mac: interfaces[out].mac.filter(|_| index > 0),
             outside_mac: None,
         };
         let blueprint = config
             .compile(&site)
             .unwrap_or_else(|errors| panic!("{name}: {errors:?}"));
+        (name, blueprint)
+    };
+    configs.into_iter().enumerate().map(compile).collect()
+}
+
+fn build(
+    kind: Kind,
+    size: Size,
+    chain: u16,
+    share: Share,
+    objects: &mut Objects,
+    built: &mut Vec<Built>,
+) {
+    let first = chain * FUNCTIONS;
+    for (index, (name, blueprint)) in (first..).zip(blueprints(kind, size)) {
         let function = blueprint.build(&mut Build {
             objects,
             seed: index.into(),
-            share: Share::WHOLE,
+            share,
         });
         // A router's interfaces are numbered as an inline function's sides.
         let before = match index - first {
