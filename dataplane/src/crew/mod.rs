@@ -12,6 +12,8 @@ mod owners;
 mod quoted;
 pub(crate) mod ring;
 mod share;
+#[cfg(test)]
+mod threads;
 
 use std::net::IpAddr;
 

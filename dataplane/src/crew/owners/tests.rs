@@ -197,56 +197,40 @@ fn contains(prefix: IpAddr, length: u8, address: IpAddr) -> bool {
 }
 
 /// What the documentation of [`Claim`] says, word for word.
-fn model(members: u16, claims: &[Claim], from: End, to: End, protocol: u8) -> u16 {
-    let is = |end: End, address: IpAddr, of: u8, port: Option<u16>| {
-        end.0 == address && of == protocol && port.is_none_or(|port| port == end.1)
+fn model(members: u16, claims: &[Claim], from: End, to: End, of: u8) -> u16 {
+    let is_fixed = |end: End| {
+        claims.contains(&Claim::Fixed {
+            address: end.0,
+            protocol: of,
+            port: end.1,
+        })
     };
-    for claim in claims {
-        if let Claim::Forward {
-            address,
-            protocol,
-            port,
-            to: behind,
-        } = *claim
-            && is(to, address, protocol, Some(port))
-        {
-            return alone(behind, members);
+    let of_pool = |end: End| !is_fixed(end) && claims.contains(&Claim::Pool { address: end.0 });
+    let by_port = |end: End| Share::owner_of_port(end.1, members);
+    let decides_alone = |end: End| {
+        if of_pool(end) {
+            by_port(end)
+        } else {
+            alone(end, members)
         }
-    }
-    for claim in claims {
-        if let Claim::Service {
-            address,
-            protocol,
-            port,
-        } = *claim
-            && is(to, address, protocol, port)
-        {
-            return alone(from, members);
-        }
-    }
-    for claim in claims {
-        if let Claim::Pool { address } = *claim
-            && to.0 == address
-        {
-            return Share::owner_of_port(to.1, members);
-        }
-    }
-    for claim in claims {
-        if let Claim::Server {
-            address,
-            protocol,
-            port,
-        } = *claim
-            && is(from, address, protocol, port)
-        {
-            return alone(to, members);
-        }
-    }
+    };
     let inside = |end: End| {
         claims.iter().any(|claim| {
             matches!(*claim, Claim::Inside { address, length } if contains(address, length, end.0))
         })
     };
+    match (is_fixed(from), is_fixed(to)) {
+        (true, true) => return 0,
+        (true, false) => return decides_alone(to),
+        (false, true) => return decides_alone(from),
+        (false, false) => {}
+    }
+    match (of_pool(from), of_pool(to)) {
+        (true, true) => return by_port(from).min(by_port(to)),
+        (true, false) => return by_port(from),
+        (false, true) => return by_port(to),
+        (false, false) => {}
+    }
     match (inside(from), inside(to)) {
         (true, false) => alone(from, members),
         (false, true) => alone(to, members),
@@ -278,30 +262,17 @@ fn any_protocol() -> impl Strategy<Value = u8> {
 }
 
 fn claim() -> impl Strategy<Value = Claim> {
-    let end = |six: bool| (address(six), 0u16..4);
-    let of = (any_protocol(), prop::option::of(0u16..4));
-    (any::<bool>(), 0..5, of).prop_flat_map(move |(six, kind, (mut protocol, port))| {
+    (any::<bool>(), 0..3, any_protocol()).prop_flat_map(move |(six, kind, mut protocol)| {
         if six && protocol == ICMP {
             protocol = protocol::ICMPV6;
         }
-        (end(six), end(six), 20u8..=128).prop_map(move |((address, own), to, length)| match kind {
-            0 => Claim::Forward {
-                address,
-                protocol,
-                port: own,
-                to,
-            },
-            1 => Claim::Service {
+        (address(six), 0u16..4, 20u8..=128).prop_map(move |(address, port, length)| match kind {
+            0 => Claim::Fixed {
                 address,
                 protocol,
                 port,
             },
-            2 => Claim::Pool { address },
-            3 => Claim::Server {
-                address,
-                protocol,
-                port,
-            },
+            1 => Claim::Pool { address },
             _ => Claim::Inside { address, length },
         })
     })
@@ -377,7 +348,6 @@ proptest! {
         claims in prop::collection::vec(claim(), 0..12),
         spec in spec(),
     ) {
-        // Of two forwards of one endpoint the first counts, here and there; the rest of the order says nothing.
         let owners = Owners::new(members, &claims);
         let found = member(spec, &owners);
         prop_assert!(found < members);
@@ -386,18 +356,15 @@ proptest! {
         }
     }
 
-    /// Whoever speaks with whom, from inside or not: answers, and errors about either, go where the question went.
+    /// Whoever speaks with whom, and whatever is said of them: answers, and errors about either, go where the question
+    /// went.
     #[test]
     fn both_directions_belong_to_one(
         members in 1u16..9,
-        prefixes in prop::collection::vec((address(false), 20u8..=32), 0..4),
+        claims in prop::collection::vec(claim(), 0..12),
         mut spec in spec(),
     ) {
-        let inside: Vec<_> = prefixes
-            .into_iter()
-            .map(|(address, length)| Claim::Inside { address, length })
-            .collect();
-        let owners = Owners::new(members, &inside);
+        let owners = Owners::new(members, &claims);
         spec.quoted = None;
         let owner = member(spec, &owners);
         prop_assert_eq!(member(spec.back(), &owners), owner);
@@ -420,12 +387,14 @@ proptest! {
         let v4 = |text: &str| text.parse::<IpAddr>().unwrap();
         let (pool, service) = (v4("192.0.2.1"), v4("192.0.2.2"));
         let (behind, backend) = ((v4("10.0.0.7"), 8080), (v4("10.1.0.1"), 8443));
+        let fixed = |(address, port)| Claim::Fixed { address, protocol: TCP, port };
         let claims = [
             Claim::Inside { address: v4("10.0.0.0"), length: 24 },
             Claim::Pool { address: pool },
-            Claim::Forward { address: pool, protocol: TCP, port: 80, to: behind },
-            Claim::Service { address: service, protocol: TCP, port: Some(443) },
-            Claim::Server { address: backend.0, protocol: TCP, port: Some(backend.1) },
+            fixed((pool, 80)),
+            fixed(behind),
+            fixed((service, 443)),
+            fixed(backend),
         ];
         let owners = Owners::new(members, &claims);
         let client = (IpAddr::V4(Ipv4Addr::new(10, 0, 0, host)), port);
@@ -451,22 +420,17 @@ proptest! {
 }
 
 #[test]
-fn what_goes_to_many_is_everyones() {
+fn what_tells_of_neighbours_is_everyones() {
     let owners = Owners::new(4, &[]);
     let end = |text: &str| (text.parse().unwrap(), 5);
     let plain = Spec::new(end("10.0.0.1"), end("10.0.0.2"), UDP);
-    assert_ne!(plain.owner(&owners), Owner::Everyone);
-    for to in ["224.0.0.5", "255.255.255.255"] {
-        let spec = Spec::new(end("10.0.0.1"), end(to), UDP);
-        assert_eq!(spec.owner(&owners), Owner::Everyone);
-        assert_eq!(spec.owner(&Owners::anyone()), Owner::Everyone);
-    }
-    let spec = Spec::new(end("2001:db8::1"), end("ff02::1"), UDP);
-    assert_eq!(spec.owner(&owners), Owner::Everyone);
+    // What else goes to many may open sessions, of which there is to be one.
+    let group = Spec::new(end("10.0.0.1"), end("224.0.0.5"), UDP);
+    assert_ne!(group.owner(&owners), Owner::Everyone);
     let mut frame = plain.frame();
     assert_eq!(owner_of_frame(&frame, &Owners::anyone()), Owner::Anyone);
     frame[0] |= 1;
-    assert_eq!(owner_of_frame(&frame, &owners), Owner::Everyone);
+    assert_eq!(owner_of_frame(&frame, &owners), plain.owner(&owners));
     // ARP, also from one station to another, and neighbour discovery.
     let mut arp = vec![2; 60];
     arp[12..14].copy_from_slice(&ethertype::ARP.to_be_bytes());

@@ -25,7 +25,7 @@ struct Gate {
     held: Vec<(Interface, Packet)>,
 }
 
-const KEPT_BACK: u16 = 0x88b5;
+const KEPT_BACK: u16 = ethertype::RARP;
 
 impl Function for Gate {
     fn descriptor(&self) -> &'static Descriptor {
