@@ -231,10 +231,7 @@ impl Engine {
     pub fn poll(&mut self, now: Time) -> usize {
         self.sync_ports();
         self.rota.begin(now);
-        let mut received = self.ask_ports(now);
-        if self.crew.is_some() {
-            received += self.take_over(now);
-        }
+        let received = self.ask_ports(now);
         self.tick(now);
         self.flush_all(now);
         self.take_back();
