@@ -2,7 +2,7 @@
 //!
 //! `ingress` asks ports and hands batches on; `fast` looks up and replays; `walk` runs the stages; `egress` sends;
 //! `batched` runs them without records, a batch at a time; `lending` is about large frames that stay with their sender
-//! meanwhile; `upkeep` is what the worker's thread does with an engine between polls.
+//! meanwhile; `handover` exchanges packets with the other members of a crew; `upkeep` is what the worker's thread does with an engine between polls.
 
 mod batched;
 mod egress;
