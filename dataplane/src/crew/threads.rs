@@ -16,7 +16,7 @@ use crate::port::Port;
 use crate::testing::{Sink, Source};
 use crate::worker::{Idle, WakeHandle, Worker, WorkerConfig};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 const MEMBERS: u16 = 3;
 const FLOWS: u64 = 32;
 /// Packets that each member's queue brings.
