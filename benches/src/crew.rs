@@ -145,18 +145,19 @@ struct Open {
 }
 
 impl Crew {
-    /// So many workers, on the cores 0, 1 and so on, and so many flows.
+    /// So many workers, on the cores 0, 1 and so on, and so many flows: of all of them together, or of each a part that
+    /// it runs by itself, which is what the machine can do.
     ///
     /// # Panics
     /// When a flow does not come up.
-    pub fn new(members: u16, flows: u32) -> Self {
+    pub fn new(members: u16, together: bool, flows: u32) -> Self {
         let mut crew = Self {
-            workers: start(members, flows),
+            workers: start(members, together, flows),
             home: Vec::new(),
             anywhere: Vec::new(),
             before: Vec::new(),
         };
-        let open = crew.open(flows);
+        let open = crew.open(flows, together);
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
         let mut anyone = move || {
             random ^= random << 13;
@@ -167,24 +168,24 @@ impl Crew {
         crew.home = dealt(members, &open, |open| open.owner);
         crew.anywhere = dealt(members, &open, |_| anyone());
         // Answers open what is left to open, and records are made of all.
-        for comes in [Comes::Home, Comes::Anywhere] {
-            crew.run(comes, Duration::from_millis(200));
-        }
+        crew.run(Comes::Home, Duration::from_millis(200));
         crew
     }
 
-    /// Opens all flows by packets that come in at the first worker.
-    fn open(&mut self, flows: u32) -> Vec<Open> {
+    /// Opens all flows by packets that come in at the first worker, or, of those that it runs by itself, at each.
+    fn open(&mut self, flows: u32, together: bool) -> Vec<Open> {
         let loads = [false, true].map(|inbound| Load::new(kind(inbound)));
         let mut first: [Vec<Frame>; 2] = Default::default();
+        let mut frames: Vec<[Vec<Frame>; 2]> = vec![Default::default(); self.workers.len()];
         for flow in 0..flows {
             let from = (flow % 2) as usize;
             let mut frame = loads[from].frame((flow / 2).into());
             set_number(&mut frame, flow);
             first[from].push(frame);
+            let at = if together { 0 } else { flow as usize / 2 };
+            frames[at % self.workers.len()][from].push(frame);
         }
-        let mut frames = vec![[Arc::default(), Arc::default()]; self.workers.len()];
-        frames[0] = first.clone().map(Arc::new);
+        let frames: Vec<_> = frames.into_iter().map(|ends| ends.map(Arc::new)).collect();
         let (done, _) = self.order(&frames, false, |arrived, elapsed| {
             assert!(elapsed < PATIENCE, "{arrived} of {flows} flows came up");
             arrived < u64::from(flows)
@@ -226,7 +227,7 @@ impl Crew {
         let ports = |snapshot: &Snapshot, name: &str| -> u64 {
             snapshot.ports.iter().map(|port| port.value(name)).sum()
         };
-        let received = change(&|snapshot| ports(snapshot, "rx-packets"));
+        let received = change(&|snapshot| ports(snapshot, "rx-packets")).max(1.0);
         let sent = change(&|snapshot| ports(snapshot, "tx-packets"));
         Outcome {
             rate: rate.sum(),
@@ -289,7 +290,7 @@ fn dealt(
     frames.into_iter().map(|ends| ends.map(Arc::new)).collect()
 }
 
-fn start(members: u16, flows: u32) -> Vec<Worker> {
+fn start(members: u16, together: bool, flows: u32) -> Vec<Worker> {
     let size = Size {
         sessions: flows * 2,
         flows: flows as usize * 4,
@@ -297,12 +298,11 @@ fn start(members: u16, flows: u32) -> Vec<Worker> {
     };
     let owners = owners(kind(false), size, members);
     let wakes = (0..members).map(|_| WakeHandle::new().expect("a descriptor"));
-    let memberships = match members {
-        1 => vec![None],
-        _ => {
-            let joined = crew(&owners, wakes.collect(), 2);
-            joined.into_iter().map(Some).collect()
-        }
+    let memberships: Vec<_> = if together {
+        let joined = crew(&owners, wakes.collect(), 2);
+        joined.into_iter().map(Some).collect()
+    } else {
+        wakes.map(|_| None).collect()
     };
     let memberships = memberships.into_iter().enumerate();
     memberships

@@ -9,6 +9,7 @@ use chainplane::control::report::Report;
 use chainplane::demo;
 use chainplane::instance::Instance;
 use chainplane::spec::{self, Environment};
+use chainplane::table::Totals;
 use chainplane_dataplane::stats::Snapshot;
 
 use hosts::{Flow, Hosts};
@@ -334,4 +335,55 @@ fn a_capture_has_the_packets_of_all_workers() {
     assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
     assert_eq!(counts.iter().sum::<usize>(), 2 * 3 * usize::from(FLOWS));
     assert!(instance.capture("nowhere").is_err());
+}
+
+/// What a file brings goes through the firewall to the other end, and then the run is over.
+#[test]
+fn a_run_ends_when_all_workers_have_nothing_left() {
+    const PACKETS: u64 = 4 * 500;
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/sample.pcap");
+    for (settings, links) in [
+        ("workers: [{}, {}]\nflows: { spread: always }", 0),
+        ("workers: [{ runs: [captured] }, { runs: [edge] }]", 1),
+        (
+            "workers: [{ runs: [captured] }, { runs: [edge] }, { runs: [passed] }]",
+            2,
+        ),
+    ] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut instance = start(&format!(
+            "
+version: 1
+{settings}
+packets: {{ buffers: 4096, huge-pages: never }}
+ports:
+  captured: {{ pcap: {{ replay: {}, timing: fast, repeat: 500 }} }}
+  passed: {{ pcap: {{ record: {} }} }}
+functions:
+  edge:
+    firewall:
+      default: {{ outbound: drop, inbound: drop }}
+      rules: [{{ allow: udp, direction: outbound, ports: 53 }}, {{ allow: tcp, direction: outbound, ports: 80 }}]
+chains: {{ through: [captured, edge, passed] }}
+",
+            sample.display(),
+            directory.path().join("passed.pcap").display(),
+        ));
+        let deadline = Instant::now() + PATIENCE;
+        while !instance.is_finished() {
+            assert!(Instant::now() < deadline, "{settings}: never over");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let snapshots = stop(&mut instance);
+        let ports = snapshots.iter().flat_map(|snapshot| &snapshot.ports);
+        let of = |name: &str, counter: &str| -> u64 {
+            let ports = ports.clone().filter(|port| port.name == name);
+            ports.map(|port| port.value(counter)).sum()
+        };
+        assert_eq!(of("captured", "rx-packets"), PACKETS, "{settings}");
+        assert_eq!(of("passed", "tx-packets"), PACKETS / 2, "{settings}");
+        assert_eq!(instance.patches().len(), links);
+        let totals = Totals::of(&snapshots);
+        assert_eq!((totals.received(), totals.sent()), (PACKETS, PACKETS / 2));
+    }
 }

@@ -1,7 +1,8 @@
 //! Two workers that run four functions together against one that runs them alone: packets a second, in turn.
 //!
-//! `crew [--rounds N] [--flows N]` prints medians, with lowest and highest, of one worker; of two to which packets come
-//! where they belong, as if a card spread them by the same hash in both directions; and of two to which they come at
+//! `crew [--rounds N] [--flows N]` prints medians, with lowest and highest, of one worker; of two that have nothing to do
+//! with each other and half of the flows each, which is what the machine can do; of two together to which packets come
+//! where they belong, as if a card spread them by the same hash in both directions; and of these when packets come at
 //! random, so that half of them are handed over. Uses as many cores as workers.
 
 use std::process::ExitCode;
@@ -26,16 +27,23 @@ fn main() -> ExitCode {
             }
         }
     }
-    let mut alone = Crew::new(1, flows);
-    let mut two = Crew::new(2, flows);
-    let mut outcomes: [Vec<Outcome>; 3] = Default::default();
+    let mut alone = Crew::new(1, false, flows);
+    let mut apart = Crew::new(2, false, flows);
+    let mut two = Crew::new(2, true, flows);
+    let mut outcomes: [Vec<Outcome>; 4] = Default::default();
     for _ in 0..rounds {
         outcomes[0].push(alone.run(Comes::Home, TIME));
-        outcomes[1].push(two.run(Comes::Home, TIME));
-        outcomes[2].push(two.run(Comes::Anywhere, TIME));
+        outcomes[1].push(apart.run(Comes::Home, TIME));
+        outcomes[2].push(two.run(Comes::Home, TIME));
+        outcomes[3].push(two.run(Comes::Anywhere, TIME));
     }
     println!("{flows} flows through four functions, both ways, {rounds} rounds in turn");
-    let names = ["1 worker", "2 workers, at home", "2 workers, anywhere"];
+    let names = [
+        "one",
+        "two apart",
+        "together, at home",
+        "together, anywhere",
+    ];
     for (name, outcomes_of) in names.into_iter().zip(&outcomes) {
         let rates = spread(outcomes_of.iter().map(|outcome| outcome.rate / 1e6));
         let pairs = outcomes_of.iter().zip(&outcomes[0]);

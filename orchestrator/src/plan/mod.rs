@@ -68,6 +68,14 @@ pub struct Patch {
     pub names: [String; 2],
 }
 
+/// Between the names of what a patch links; no other name has it.
+const LINKS: char = '~';
+
+/// Whether a port of this name links two workers, and is no end of a chain.
+pub fn is_patch(name: &str) -> bool {
+    name.contains(LINKS)
+}
+
 /// What a worker's port is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -286,7 +294,10 @@ impl Planner<'_> {
             let [this, that] = &names;
             self.patches.push(Patch {
                 workers: [a.worker, b.worker],
-                names: [format!("{this}~{that}"), format!("{that}~{this}")],
+                names: [
+                    format!("{this}{LINKS}{that}"),
+                    format!("{that}{LINKS}{this}"),
+                ],
             });
         }
     }

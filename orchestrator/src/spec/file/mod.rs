@@ -49,13 +49,14 @@ pub struct Workers {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Spread {
-    /// Where a vhost-user port among them has two queue pairs or more, over the workers that would have nothing else to
-    /// do, one for each queue pair at most; otherwise over one.
+    /// Where a vhost-user port among them has two queue pairs or more, over workers that would have nothing else to do,
+    /// one for each queue pair at most; otherwise over one.
     #[default]
     Auto,
-    /// One.
+    /// Over one.
     Never,
-    /// All, also where every port has a single queue: what comes in is then handed from worker to worker.
+    /// Over workers that would have nothing else to do, also where every port has a single queue: what comes in is then
+    /// handed from worker to worker.
     Always,
 }
 
