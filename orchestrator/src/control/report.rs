@@ -191,7 +191,7 @@ impl Report {
         let functions = (0..model.functions.len()).filter_map(|index| {
             let homes = instance.homes_of_function(index).into_iter();
             let homes = homes.map(|(worker, at)| (worker, &snapshots[worker].functions[at]));
-            FunctionReport::of(homes.collect())
+            FunctionReport::of(homes)
         });
         let workers =
             snapshots
@@ -268,13 +268,12 @@ fn state(device: &DeviceStatus) -> &'static str {
 
 impl FunctionReport {
     /// What the workers together say that run it; `None` if none does.
-    fn of(homes: Vec<(usize, &FunctionSnapshot)>) -> Option<Self> {
-        let (worker, first) = homes.first()?;
-        let mut report = Self::of_one(*worker, first);
-        for (worker, function) in &homes[1..] {
-            report.add(Self::of_one(*worker, function));
-        }
-        Some(report)
+    fn of<'a>(homes: impl Iterator<Item = (usize, &'a FunctionSnapshot)>) -> Option<Self> {
+        let reports = homes.map(|(worker, function)| Self::of_one(worker, function));
+        reports.reduce(|mut all, more| {
+            all.add(more);
+            all
+        })
     }
 
     fn of_one(worker: usize, function: &FunctionSnapshot) -> Self {

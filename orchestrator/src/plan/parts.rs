@@ -107,7 +107,9 @@ pub(super) fn place(model: &Model, links: &Links) -> Vec<Part> {
             let Place::Named(ports, _) = &homes else {
                 continue;
             };
-            ports.iter().for_each(|worker| load[*worker] += 1);
+            for worker in ports {
+                load[*worker] += 1;
+            }
             part.place = homes;
         } else {
             free.push(at);
@@ -260,15 +262,12 @@ fn follow(model: &Model, part: &Part, named: impl Fn(&Element) -> Option<usize>)
         return None;
     }
     let paths = model.paths.iter().map(elements);
-    let mut paths: Vec<_> = paths
+    let paths: Vec<_> = paths
         .filter(|path| homes.place(path[0]).is_some())
         .collect();
-    while homes.spread(&paths) || {
-        paths.iter_mut().for_each(|path| path.reverse());
-        let behind = homes.spread(&paths);
-        paths.iter_mut().for_each(|path| path.reverse());
-        behind
-    } {}
+    let back = paths.iter().map(|path| path.iter().rev().copied());
+    let back: Vec<Vec<_>> = back.map(Iterator::collect).collect();
+    while homes.spread(&paths) || homes.spread(&back) {}
     let all = |homes: Vec<Option<usize>>| homes.into_iter().map(Option::unwrap_or_default);
     Some(Place::Named(
         all(homes.ports).collect(),

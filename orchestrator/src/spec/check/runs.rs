@@ -34,12 +34,11 @@ pub fn check(checker: &mut Checker<'_>) -> Vec<(Named, usize)> {
                 continue;
             };
             for &meant in meant {
-                match first.get(&meant) {
-                    Some(earlier) => twice(checker, word, earlier, &at),
-                    None => {
-                        first.insert(meant, at.clone());
-                        named.push((meant, worker));
-                    }
+                if let Some(earlier) = first.get(&meant) {
+                    twice(checker, word, earlier, &at);
+                } else {
+                    first.insert(meant, at.clone());
+                    named.push((meant, worker));
                 }
             }
         }
@@ -98,13 +97,12 @@ fn unknown(
 ) {
     let whole = word.split_once('.').map(|(function, _)| function);
     let junction = |function: &&str| matches!(names.get(*function).map(Vec::as_slice), Some([_]));
-    let help = match whole.filter(junction) {
-        Some(function) => format!("all of a function runs on one worker: write `{function}`"),
-        None => {
-            let mut known: Vec<_> = names.keys().map(String::as_str).collect();
-            known.sort_unstable();
-            suggestion(word, known)
-        }
+    let help = if let Some(function) = whole.filter(junction) {
+        format!("all of a function runs on one worker: write `{function}`")
+    } else {
+        let mut known: Vec<_> = names.keys().map(String::as_str).collect();
+        known.sort_unstable();
+        suggestion(word, known)
     };
     let message = format!("unknown port or function `{word}`");
     checker.report(Diagnostic::at_value(at, message).help(help));
