@@ -108,14 +108,35 @@ impl Membership {
         peer as u16 + u16::from(peer >= usize::from(self.share.index()))
     }
 
+    /// Who owns a packet that was just received.
+    #[inline]
+    pub(crate) fn owner_of(&self, packet: &mut Packet) -> Owner {
+        self.owners.owner_of_received(packet)
+    }
+
+    /// Whether this member handles what belongs to `owner`.
+    #[inline]
+    pub(crate) fn handles(&self, owner: Owner) -> bool {
+        !matches!(owner, Owner::Member(member) if member != self.share.index())
+    }
+
     /// Of a batch that came in by a port, hands over what belongs to others, and copies of what everyone should know of.
     /// What is this member's to handle stays, in order.
     pub(crate) fn divide(&mut self, port: u16, batch: &mut Batch, lenders: Lenders<'_>) -> Handed {
+        let owners = batch.iter_mut().map(|packet| self.owner_of(packet));
+        let owners: ArrayVec<Owner, BURST> = owners.collect();
+        self.divide_by(port, batch, &owners, lenders)
+    }
+
+    /// The same where the owners are known.
+    pub(crate) fn divide_by(
+        &mut self,
+        port: u16,
+        batch: &mut Batch,
+        owners: &[Owner],
+        lenders: Lenders<'_>,
+    ) -> Handed {
         let me = self.share.index();
-        let owners: ArrayVec<Owner, BURST> = batch
-            .iter_mut()
-            .map(|packet| self.owners.owner_of_received(packet))
-            .collect();
         let stays = |owner: &Owner| !matches!(owner, Owner::Member(member) if *member != me);
         let alone = |owner: &Owner| stays(owner) && *owner != Owner::Everyone;
         let mut handed = Handed::default();
@@ -124,7 +145,7 @@ impl Membership {
         }
         for peer in 0..self.peers.len() {
             let member = self.member(peer);
-            let packets = batch.iter().zip(&owners);
+            let packets = batch.iter().zip(owners);
             let theirs: ArrayVec<(Kind, &Packet), BURST> = packets
                 .filter_map(|(packet, owner)| match owner {
                     Owner::Member(owner) if *owner == member => Some((Kind::Enter, packet)),

@@ -39,7 +39,7 @@ impl Engine {
         self.count_handed(index, handed);
     }
 
-    fn count_handed(&self, port: usize, handed: Handed) {
+    pub(super) fn count_handed(&self, port: usize, handed: Handed) {
         if handed == Handed::default() {
             return;
         }

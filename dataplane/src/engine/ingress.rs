@@ -96,7 +96,14 @@ impl Engine {
         }
         let mut batch = std::mem::take(&mut self.batch);
         if self.crew.is_some() {
-            self.hand_over(index, &mut batch);
+            let slot = &self.ports[index];
+            // Where there are records, these are looked for first.
+            self.fresh = slot.records
+                && self.objects.flows.is_some()
+                && matches!(slot.link, Hop::Function(..));
+            if !self.fresh {
+                self.hand_over(index, &mut batch);
+            }
         }
         self.enter(index, &mut batch, now);
         self.batch = batch;

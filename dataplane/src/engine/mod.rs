@@ -144,6 +144,8 @@ pub struct Engine {
     crew: Option<Box<Membership>>,
     /// The packets in hand are another worker's, to learn from.
     listening: bool,
+    /// The packets in hand came in just now, and what belongs to other workers is still among them.
+    fresh: bool,
 }
 
 impl Engine {
@@ -170,6 +172,7 @@ impl Engine {
             behind: true,
             crew: None,
             listening: false,
+            fresh: false,
         }
     }
 
