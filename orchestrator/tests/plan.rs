@@ -18,26 +18,23 @@ fn plan(text: &str) -> Plan {
 
 /// A firewall between two guests with so many queue pairs, for each of `parts`.
 fn pairs_of_guests(settings: &str, parts: &[(&str, u16)]) -> String {
-    let mut text = format!("version: 1\n{settings}\nports:\n");
-    for (name, queues) in parts {
-        for side in ["in", "out"] {
-            let port = format!("{name}-{side}");
-            text += &format!(
-                "  {port}: {{ vhost-user: {{ socket: {port}.sock, queues: {queues} }} }}\n"
-            );
-        }
-    }
-    text += "functions:\n";
-    for (name, _) in parts {
-        text += &format!(
-            "  {name}: {{ firewall: {{ default: {{ outbound: allow, inbound: allow }} }} }}\n"
-        );
-    }
-    text += "chains:\n";
-    for (name, _) in parts {
-        text += &format!("  {name}: [{name}-in, {name}, {name}-out]\n");
-    }
-    text
+    let port = |port: String, queues: &u16| {
+        format!("  {port}: {{ vhost-user: {{ socket: {port}.sock, queues: {queues} }} }}\n")
+    };
+    let lines = |line: &dyn Fn(&str, &u16) -> String| -> String {
+        parts
+            .iter()
+            .map(|(name, queues)| line(name, queues))
+            .collect()
+    };
+    let ports = lines(&|name, queues| {
+        port(format!("{name}-in"), queues) + &port(format!("{name}-out"), queues)
+    });
+    let functions = lines(&|name, _| {
+        format!("  {name}: {{ firewall: {{ default: {{ outbound: allow, inbound: allow }} }} }}\n")
+    });
+    let chains = lines(&|name, _| format!("  {name}: [{name}-in, {name}, {name}-out]\n"));
+    format!("version: 1\n{settings}\nports:\n{ports}functions:\n{functions}chains:\n{chains}")
 }
 
 fn members(plan: &Plan) -> Vec<Vec<usize>> {

@@ -3,6 +3,7 @@
 mod detached;
 mod open;
 mod recipe;
+mod start;
 
 use std::io;
 use std::path::PathBuf;
@@ -15,11 +16,12 @@ use chainplane_dataplane::worker::{Idle, SessionPage, WakeHandle, Worker, Worker
 use chainplane_vhost::backend::{Device, DeviceStatus};
 
 use crate::plan::{Plan, PlanError, Source, Told};
-use crate::spec::file;
 use crate::spec::model::Model;
+use crate::spec::{self, file};
 
-use open::{OpenedPorts, PortMaker};
+use open::OpenedPorts;
 use recipe::{Recipe, Seeds};
+use start::Start;
 
 pub use detached::Detached;
 
@@ -115,47 +117,29 @@ impl Instance {
             started: Instant::now(),
             _sockets: sockets,
         };
+        let mut starts = Vec::new();
+        let mut lists = Vec::new();
         let workers = plan.workers.into_iter().zip(opened.makers).zip(wakes);
         for (index, ((plan, makers), wake)) in workers.enumerate() {
-            let running = plan.ports.iter();
-            let ports = running
-                .map(|port| (port.source, port.name.clone()))
-                .collect();
-            let functions = plan
-                .functions
-                .iter()
-                .map(|function| function.index)
-                .collect();
+            let ports = plan.ports.iter();
+            let ports = ports.map(|port| (port.source, port.name.clone()));
+            let functions = plan.functions.iter().map(|function| function.index);
+            lists.push((ports.collect(), functions.collect()));
             let recipe = Recipe::new(&instance.model, plan, &seeds, memberships[index].take());
-            let worker = instance.start_worker(index, wake, recipe, makers)?;
-            instance.running.push(Running {
-                worker,
-                ports,
-                functions,
+            starts.push(Start {
+                config: config(index, instance.model.workers[index]),
+                wake,
+                build: Box::new(move || recipe.cook(makers)),
             });
         }
-        Ok(instance)
-    }
-
-    fn start_worker(
-        &self,
-        index: usize,
-        wake: WakeHandle,
-        recipe: Recipe,
-        makers: Vec<PortMaker>,
-    ) -> Result<Worker, StartError> {
-        let settings = self.model.workers[index];
-        let config = WorkerConfig {
-            name: format!("worker-{index}"),
-            core: settings.core.map(|core| core as usize),
-            idle: match settings.idle {
-                file::Idle::Busy => Idle::Busy,
-                file::Idle::Adaptive => Idle::Adaptive,
-                file::Idle::Interrupt => Idle::Interrupt,
-            },
+        let workers = start::start(starts)?.into_iter().zip(lists);
+        let running = |(worker, (ports, functions))| Running {
+            worker,
+            ports,
+            functions,
         };
-        Worker::start(&config, wake, move || recipe.cook(makers))
-            .map_err(|error| StartError::Worker(index, error))
+        instance.running = workers.map(running).collect();
+        Ok(instance)
     }
 
     /// The configuration that runs.
@@ -282,6 +266,19 @@ impl Instance {
         self.running
             .iter_mut()
             .for_each(|running| running.worker.stop());
+    }
+}
+
+/// How a worker's thread runs.
+fn config(index: usize, settings: spec::model::Worker) -> WorkerConfig {
+    WorkerConfig {
+        name: format!("worker-{index}"),
+        core: settings.core.map(|core| core as usize),
+        idle: match settings.idle {
+            file::Idle::Busy => Idle::Busy,
+            file::Idle::Adaptive => Idle::Adaptive,
+            file::Idle::Interrupt => Idle::Interrupt,
+        },
     }
 }
 

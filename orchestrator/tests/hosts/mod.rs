@@ -65,7 +65,7 @@ impl Flow {
 
 /// Two hosts: inside and outside.
 pub struct Hosts {
-    hosts: [Host; 2],
+    ends: [Host; 2],
     /// Questions that are not answered yet.
     open: BTreeSet<Flow>,
     /// Questions that are not asked yet.
@@ -97,7 +97,7 @@ impl Hosts {
             }
         };
         Self {
-            hosts: [
+            ends: [
                 connect("inside.sock", 1, INSIDE, [10, 0, 1, 1]),
                 connect("outside.sock", 2, OUTSIDE, [198, 51, 100, 2]),
             ],
@@ -110,10 +110,10 @@ impl Hosts {
     /// Asks for the gateways' MAC addresses until they have answered.
     pub fn find_gateways(&mut self, patience: Duration) {
         let deadline = Instant::now() + patience;
-        while self.hosts.iter().any(|host| host.gateway.1.is_none()) {
+        while self.ends.iter().any(|host| host.gateway.1.is_none()) {
             assert!(Instant::now() < deadline, "a gateway does not answer");
             for at in 0..2 {
-                let host = &self.hosts[at];
+                let host = &self.ends[at];
                 let request = arp(1, host.mac, host.address, [0xff; 6], host.gateway.0);
                 self.send(at, &request);
             }
@@ -138,7 +138,7 @@ impl Hosts {
             {
                 self.open.insert(flow);
                 let (at, port, to) = flow.asks();
-                let host = &self.hosts[at];
+                let host = &self.ends[at];
                 let mut payload = b"ask ".to_vec();
                 payload.extend(flow.word());
                 let from = (host.mac, host.address, port);
@@ -157,7 +157,7 @@ impl Hosts {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        let pairs = &mut self.hosts[at].pairs;
+        let pairs = &mut self.ends[at].pairs;
         let count = pairs.len() as u64;
         let queue = &mut pairs[(self.random >> 20) as usize % count as usize].transmit;
         queue.reclaim();
@@ -168,7 +168,7 @@ impl Hosts {
     /// Receives what is there, and answers.
     fn step(&mut self) {
         let mut received = Vec::new();
-        for (at, host) in self.hosts.iter_mut().enumerate() {
+        for (at, host) in self.ends.iter_mut().enumerate() {
             for pair in &mut host.pairs {
                 let mut take = |_: NetHeader, frame: &[u8]| received.push((at, frame.to_vec()));
                 pair.receive.receive(64, &mut take);
@@ -186,7 +186,7 @@ impl Hosts {
     }
 
     fn answer(&mut self, at: usize, frame: &[u8]) -> Option<Vec<u8>> {
-        let host = &mut self.hosts[at];
+        let host = &mut self.ends[at];
         let sender: [u8; 6] = frame[6..12].try_into().ok()?;
         if frame[12..14] == [8, 6] {
             let word = |at: usize| {
@@ -210,21 +210,17 @@ impl Hosts {
         let payload = segment.payload();
         let flow = Flow::of(payload[4..7].try_into().expect("a word"));
         let from = (ip.header().source_addr(), segment.source_port());
-        match &payload[..4] {
-            b"ask " => {
-                let mut answer = b"told".to_vec();
-                answer.extend(flow.word());
-                let own = (host.mac, host.address, segment.destination_port());
-                Some(udp(own, sender, from, &answer))
-            }
-            _ => {
-                let (asker, port, whom) = flow.asks();
-                assert_eq!((asker, port), (at, segment.destination_port()), "{flow:?}");
-                assert_eq!(whom, from, "{flow:?} was answered by another");
-                assert!(self.open.remove(&flow), "{flow:?} was answered twice");
-                None
-            }
+        if &payload[..4] == b"ask " {
+            let mut answer = b"told".to_vec();
+            answer.extend(flow.word());
+            let own = (host.mac, host.address, segment.destination_port());
+            return Some(udp(own, sender, from, &answer));
         }
+        let (asker, port, whom) = flow.asks();
+        assert_eq!((asker, port), (at, segment.destination_port()), "{flow:?}");
+        assert_eq!(whom, from, "{flow:?} was answered by another");
+        assert!(self.open.remove(&flow), "{flow:?} was answered twice");
+        None
     }
 }
 

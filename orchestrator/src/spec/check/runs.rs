@@ -98,7 +98,7 @@ fn unknown(
     let whole = word.split_once('.').map(|(function, _)| function);
     let junction = |function: &&str| matches!(names.get(*function).map(Vec::as_slice), Some([_]));
     let help = if let Some(function) = whole.filter(junction) {
-        format!("all of a function runs on one worker: write `{function}`")
+        format!("all of it runs on one worker: write `{function}`")
     } else {
         let mut known: Vec<_> = names.keys().map(String::as_str).collect();
         known.sort_unstable();
