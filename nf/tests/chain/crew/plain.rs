@@ -7,14 +7,22 @@ use chainplane_dataplane::sim::Frame;
 
 use super::names::{ICMP, Names, TCP, UDP};
 
+/// What a transport's checksum is. By how much a wrong one is wrong does not count: answers to two frames that differ in
+/// ports are given the same wrong one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Checksum {
+    Right,
+    Absent,
+    Wrong,
+}
+
 /// What is compared of a frame.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Plain {
     /// Packets of which this is the same have to leave in order; `None` for those that have none to keep, like errors.
     pub flow: Option<Vec<u8>>,
     bytes: Vec<u8>,
-    /// How wrong its checksum is, which does not depend on ports.
-    wrong_by: u16,
+    sum: Checksum,
     offload: String,
 }
 
@@ -31,11 +39,11 @@ impl Plain {
         let mut plain = Self {
             flow: None,
             bytes: frame.bytes.clone(),
-            wrong_by: 0,
+            sum: Checksum::Right,
             offload: format!("{:?}", frame.offload),
         };
         if let Some(places) = places(&frame.bytes) {
-            plain.wrong_by = wrong_by(frame, &places);
+            plain.sum = checksum_of(frame, &places);
             plain.rename(&places, names);
         } else if frame.bytes.get(12..14) == Some(&[0x86, 0xdd]) {
             plain.flow = frame.bytes.get(22..58).map(<[u8]>::to_vec);
@@ -126,9 +134,8 @@ fn checksum_at(protocol: u8) -> usize {
     }
 }
 
-/// What the transport's checksum lacks, which a change of ports leaves as it is if the checksum changes with them. Of
-/// one that is left to be completed, and covers addresses alone, what the addresses lack.
-fn wrong_by(frame: &Frame, places: &Places) -> u16 {
+/// The transport's checksum; of one that is left to be completed, and covers addresses alone, whether it is right so far.
+fn checksum_of(frame: &Frame, places: &Places) -> Checksum {
     let (l4, field) = (places.l4, places.l4 + checksum_at(places.protocol));
     let body = &frame.bytes[l4..places.end];
     let (src, dst) = (
@@ -140,19 +147,20 @@ fn wrong_by(frame: &Frame, places: &Places) -> u16 {
         protocol => pseudo_header(Pseudo::V4(src, dst), protocol, body.len()),
     };
     let Some(sum) = frame.bytes.get(field..field + 2) else {
-        return 0;
+        return Checksum::Absent;
     };
     if sum == [0, 0] && places.protocol == UDP {
-        return 1;
+        return Checksum::Absent;
     }
     let undone = frame.offload.needs_checksum && frame.offload.checksum_start as usize == l4;
-    let lacks = if undone {
-        Sum::default()
-            .plus(u16::from_be_bytes([sum[0], sum[1]]))
-            .minus(pseudo.folded())
-            .folded()
+    let right = if undone {
+        sum == pseudo.folded().to_be_bytes()
     } else {
-        pseudo.plus_bytes(body).folded()
+        pseudo.plus_bytes(body).folded() == 0xffff
     };
-    if lacks == 0xffff { 0 } else { lacks }
+    if right {
+        Checksum::Right
+    } else {
+        Checksum::Wrong
+    }
 }

@@ -31,9 +31,11 @@ pub enum Ending {
     Whole,
     /// See [`Reassigned`].
     Reassigned,
-    /// More ICMP errors than may be sent, of which each member has a share; or more packets than may wait for a neighbour:
-    /// three of one worker, and as many of each member. Those that waited are told of in the end.
+    /// More ICMP errors than may be sent, of which each member has a share.
     Limited,
+    /// A neighbour does not answer. How many packets wait for it, and so are told of in the end, is a limit on each
+    /// worker, and each member begins to wait for itself.
+    Waiting,
 }
 
 pub enum Stop {
@@ -100,6 +102,20 @@ pub fn own_ports(mut flow: Flow) -> Flow {
     flow
 }
 
+/// Whether a flow goes to a port of a pool of which nobody knows whether, and for whom, the NAT chose it.
+fn is_blind(world: &World, flow: &Flow) -> bool {
+    let (to, tcp) = match flow.transport {
+        Transport::Tcp { to, .. } => (to, true),
+        Transport::Udp { to, .. } => (to, false),
+        Transport::Echo { .. } | Transport::Other(_) => return false,
+    };
+    let mut services = world.services.iter();
+    let known = services.any(|one| (one.address, one.port, one.tcp) == (flow.dst, to, tcp));
+    let of_pool =
+        matches!(flow.dst, IpAddr::V4(dst) if dst.octets()[0] == 203 && dst.octets()[3] < 128);
+    of_pool && !known
+}
+
 impl Play {
     pub fn new(seed: u64, tells: bool) -> Self {
         let mut world = World::draw_changed(seed, roomy);
@@ -113,12 +129,15 @@ impl Play {
         };
         let queues: Vec<Vec<u16>> = (0..world.map.ports).map(|_| some(&mut dice)).collect();
         let mut flows: Vec<Flow> = Vec::new();
-        for _ in 0..dice.between(3, 10) {
+        let count = dice.between(3, 10);
+        while flows.len() < count {
             let flow = match flows.last() {
                 Some(last) if dice.chance(35) => last.sibling(&world, &mut dice),
                 _ => own_ports(Flow::draw(&world, &mut dice)),
             };
-            flows.push(flow);
+            if !is_blind(&world, &flow) {
+                flows.push(flow);
+            }
         }
         let records = dice.pick(&[Some(world.records), Some(world.records), None]);
         let story = tells.then(|| {
@@ -217,6 +236,7 @@ impl Play {
     }
 
     fn pass(&mut self, time: Duration) {
+        tell!(self, "{time:?} pass");
         self.alone.now = self.alone.now + time;
         self.crew.now = self.alone.now;
     }

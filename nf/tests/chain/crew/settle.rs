@@ -60,9 +60,7 @@ impl Play {
             }
         }
         self.learn_names()?;
-        if self.is_limited() {
-            return Err(Stop::Ends(Ending::Limited));
-        }
+        self.check_limits(&sent)?;
         let compared = self
             .compare_frames(sent)
             .and_then(|()| self.compare_counters())
@@ -70,15 +68,27 @@ impl Play {
         compared.map_err(|what| Stop::Differs(format!("step {step}: {what}")))
     }
 
-    fn is_limited(&mut self) -> bool {
+    /// Ends the world where its limits are met.
+    fn check_limits(&mut self, sent: &[[Vec<Frame>; 2]]) -> Result<(), Stop> {
         let both = [self.counted_alone(), self.counted_crew()];
         let [alone, crew] = both.map(|functions| {
             let sum = |name| functions.iter().map(|one| one.value(name)).sum::<u64>();
             let held = functions.iter().map(|one| one.held).sum::<u64>();
-            (sum("icmp-errors-limited"), sum("unresolved"), held)
+            (sum("icmp-errors-limited"), (sum("unresolved"), held))
         });
-        let waiting = alone.1 + alone.2 == crew.1 + crew.2 && alone.1 != crew.1;
-        alone.0 + crew.0 > 0 || waiting
+        if alone.0 + crew.0 > 0 {
+            return Err(Stop::Ends(Ending::Limited));
+        }
+        let told = |side: usize| {
+            let frames = sent.iter().flat_map(|sent| &sent[side]);
+            let told = frames.filter(|frame| is_unreachable(&frame.bytes));
+            let plain = |frame| Plain::of(frame, &self.names[side]);
+            told.map(plain).collect::<BTreeSet<_>>()
+        };
+        if alone.1 != crew.1 || told(0) != told(1) {
+            return Err(Stop::Ends(Ending::Waiting));
+        }
+        Ok(())
     }
 
     fn neighbours(&self, port: usize, frames: &[Frame]) -> Vec<Vec<u8>> {
@@ -112,6 +122,12 @@ impl Play {
     fn compare_frames(&mut self, sent: Vec<[Vec<Frame>; 2]>) -> Result<(), String> {
         for (port, [alone, crew]) in sent.into_iter().enumerate() {
             let [alone, crew] = [(alone, 0), (crew, 1)].map(|(frames, side)| {
+                for frame in frames
+                    .iter()
+                    .filter(|frame| is_routers_question(&frame.bytes))
+                {
+                    tell!(self, "question by p{port} of {side}: {:02x?}", frame.bytes);
+                }
                 let kept = frames
                     .into_iter()
                     .filter(|frame| !is_routers_question(&frame.bytes));
@@ -262,6 +278,15 @@ fn is_routers_question(frame: &[u8]) -> bool {
         _ => false,
     };
     by_router && asks
+}
+
+/// Whether a packet's sender is told that its neighbour does not answer.
+fn is_unreachable(frame: &[u8]) -> bool {
+    match frame.get(12..14) {
+        Some([8, 0]) => frame.get(23) == Some(&1) && frame.get(34..36) == Some(&[3, 1]),
+        Some([0x86, 0xdd]) => frame.get(20) == Some(&58) && frame.get(54..56) == Some(&[1, 3]),
+        _ => false,
+    }
 }
 
 /// What has to be the same: each flow's frames in order, and all others in any.
