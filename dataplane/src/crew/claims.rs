@@ -160,7 +160,7 @@ impl Claims {
     #[inline]
     fn of(&self, hash: u64) -> u16 {
         let mixed = folded(hash ^ 0xa409_3822_299f_31d0, 0x4528_21e6_38d0_1377) >> 32;
-        (mixed * u64::from(self.members) >> 32) as u16
+        ((mixed * u64::from(self.members)) >> 32) as u16
     }
 
     fn is_inside(&self, endpoint: Endpoint) -> bool {

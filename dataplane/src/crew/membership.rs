@@ -1,7 +1,7 @@
 //! A member's side of its crew.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use arrayvec::ArrayVec;
 
@@ -10,6 +10,7 @@ use super::owners::{Owner, Owners};
 use super::ring::{Kind, Rings, Run, pair};
 use super::share::Share;
 use crate::packet::{BURST, Batch, Packet, Pool};
+use crate::rota::Rota;
 use crate::tails::Lenders;
 use crate::worker::WakeHandle;
 
@@ -18,6 +19,9 @@ struct Shared {
     bells: Vec<Bell>,
     /// Whether a member can send by a port: port by port, member by member.
     reachable: Vec<AtomicBool>,
+    /// How many packets that a member brought by a port ran the stages at others, since the member last asked: member by
+    /// member, port by port.
+    staged: Vec<AtomicU32>,
 }
 
 /// What a member knows of its crew: who owns what, rings to and from all others, who can send by which port. Handed
@@ -28,6 +32,8 @@ pub struct Membership {
     ports: usize,
     /// The others, in order.
     peers: Vec<Rings>,
+    /// The peers' turns, as far as the stages' time is concerned.
+    pub(crate) rota: Rota,
     shared: Arc<Shared>,
 }
 
@@ -49,15 +55,19 @@ pub fn crew(owners: &Owners, wakes: Vec<WakeHandle>, ports: usize) -> Vec<Member
         }
     }
     let shared = Arc::new(Shared {
+        staged: (0..ports * wakes.len())
+            .map(|_| AtomicU32::new(0))
+            .collect(),
         reachable: (0..ports * wakes.len())
             .map(|_| AtomicBool::new(false))
             .collect(),
         bells: wakes.into_iter().map(Bell::new).collect(),
     });
-    let membership = |(index, peers)| Membership {
+    let membership = |(index, peers): (u16, Vec<Rings>)| Membership {
         owners: owners.clone(),
         share: Share::new(index, members),
         ports,
+        rota: Rota::of(peers.len()),
         peers,
         shared: Arc::clone(&shared),
     };
@@ -167,6 +177,27 @@ impl Membership {
             && noted.load(Relaxed) != reachable
         {
             noted.store(reachable, Relaxed);
+        }
+    }
+
+    /// Notes how many packets that a peer brought by a port have run the stages here.
+    #[inline]
+    pub(crate) fn note_staged(&self, peer: usize, port: u16, staged: u32) {
+        let place = usize::from(self.member(peer)) * self.ports + usize::from(port);
+        if staged > 0
+            && let Some(sum) = self.shared.staged.get(place)
+        {
+            sum.fetch_add(staged, Relaxed);
+        }
+    }
+
+    /// How many packets that this member brought by a port have run the stages at others since it last asked.
+    #[inline]
+    pub(crate) fn staged_elsewhere(&self, port: usize) -> u32 {
+        let place = usize::from(self.share.index()) * self.ports + port;
+        match self.shared.staged.get(place) {
+            Some(sum) if self.has_port(port) && sum.load(Relaxed) > 0 => sum.swap(0, Relaxed),
+            _ => 0,
         }
     }
 

@@ -3,6 +3,13 @@
 //! Every packet has an *owner*, the one member that handles it, found from its headers alone so that both directions of
 //! a connection have the same one. What functions translate would tear the two apart; so they *claim* addresses and
 //! ports, see [`Claim`].
+//!
+//! Whoever receives a packet that belongs to another member copies it into a ring of bytes that only these two use, and
+//! goes on; the owner takes it out in one of its next polls, is woken for that if it sleeps, and handles it as if it had
+//! received it. What finds a ring full is dropped and counted by its port, so nobody waits for anybody. The same rings
+//! bring packets to a member that can send by a port, and copies of what all members are to learn from.
+//!
+//! [`crew`] makes the memberships; [`Engine::join`](crate::engine::Engine::join) takes one.
 
 pub(crate) mod bell;
 mod claims;
@@ -12,6 +19,8 @@ mod owners;
 mod quoted;
 pub(crate) mod ring;
 mod share;
+#[cfg(test)]
+mod threads;
 
 use std::net::IpAddr;
 

@@ -279,16 +279,13 @@ impl Receiver {
                 break;
             }
             run.packets += 1;
-            match pool.take_filled(label.len) {
-                Some(mut packet) => {
-                    bytes.copy(packet.data_mut());
-                    *packet.offload_mut() = label.offload;
-                    batch.push(packet);
-                }
-                None => {
-                    bytes.next(label.len);
-                    run.lost += 1;
-                }
+            if let Some(mut packet) = pool.take_filled(label.len) {
+                bytes.copy(packet.data_mut());
+                *packet.offload_mut() = label.offload;
+                batch.push(packet);
+            } else {
+                bytes.next(label.len);
+                run.lost += 1;
             }
             bytes.next((HEADER + label.len).next_multiple_of(HEADER) - HEADER - label.len);
             read = there - bytes.len();

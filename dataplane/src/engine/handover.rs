@@ -73,25 +73,61 @@ impl Engine {
         }
     }
 
-    /// Handles what others handed over, a burst of each; tells how many packets that were.
+    /// Handles what others handed over, a burst of each, but for those that sit out as their packets took the stages' time.
+    /// Tells how many packets that were, and whether somebody sat out.
     #[inline(never)]
-    pub(super) fn take_over(&mut self, now: Time) -> usize {
+    pub(super) fn ask_peers(&mut self, now: Time) -> (usize, bool) {
+        let peers = self.crew.as_ref().map_or(0, |crew| crew.peers());
+        let (mut taken, mut sat_out) = (0, false);
+        for peer in 0..peers {
+            if self
+                .crew
+                .as_mut()
+                .is_some_and(|crew| crew.rota.sits_out(peer))
+            {
+                sat_out = true;
+            } else {
+                taken += self.take_over(peer, now);
+            }
+        }
+        (taken, sat_out)
+    }
+
+    /// Nobody brought anything: asks those who sat out.
+    pub(super) fn ask_forgiven_peers(&mut self, now: Time) -> usize {
         let peers = self.crew.as_ref().map_or(0, |crew| crew.peers());
         let mut taken = 0;
-        let mut batch = std::mem::take(&mut self.batch);
         for peer in 0..peers {
-            let mut left = BURST;
-            while let Some(crew) = &mut self.crew
-                && let Some(run) = crew.take(peer, left, &mut self.pool, &mut batch)
+            if self
+                .crew
+                .as_mut()
+                .is_some_and(|crew| crew.rota.forgive(peer))
             {
-                self.take_run(run, &mut batch, now);
-                taken += run.packets;
-                left -= run.packets;
+                taken += self.take_over(peer, now);
+            }
+        }
+        taken
+    }
+
+    fn take_over(&mut self, peer: usize, now: Time) -> usize {
+        let mut batch = std::mem::take(&mut self.batch);
+        let (mut taken, mut staged) = (0, 0);
+        while let Some(crew) = &mut self.crew
+            && let Some(run) = crew.take(peer, BURST - taken, &mut self.pool, &mut batch)
+        {
+            self.take_run(run, &mut batch, now);
+            taken += run.packets;
+            let count = std::mem::take(&mut self.staged);
+            staged += count;
+            if let Some(crew) = &self.crew {
+                // The port that brought them owes it where it is.
+                crew.note_staged(peer, run.port, count);
             }
         }
         self.batch = batch;
-        // What is charged to ports is what these brought themselves.
-        self.staged = 0;
+        if let Some(crew) = &mut self.crew {
+            crew.rota.charge(peer, staged);
+        }
         taken
     }
 

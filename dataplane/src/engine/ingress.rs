@@ -35,12 +35,18 @@ impl Engine {
                 received += self.ask(index, now);
             }
         }
+        if self.crew.is_some() {
+            let (taken, peers_sat_out) = self.ask_peers(now);
+            received += taken;
+            sat_out |= peers_sat_out;
+        }
         if received == 0 && sat_out {
             for index in 0..self.ports.len() {
                 if self.rota.forgive(index) {
                     received += self.ask(index, now);
                 }
             }
+            received += self.ask_forgiven_peers(now);
         }
         received
     }
@@ -54,7 +60,11 @@ impl Engine {
             self.poll_port(index, now)
         };
         if received > 0 {
-            self.rota.charge(index, std::mem::take(&mut self.staged));
+            let mut staged = std::mem::take(&mut self.staged);
+            if let Some(crew) = &self.crew {
+                staged = staged.saturating_add(crew.staged_elsewhere(index));
+            }
+            self.rota.charge(index, staged);
             self.rota.brought(index);
         } else {
             // What comes at a certain time is not to be late.

@@ -2,7 +2,7 @@
 //!
 //! `ingress` asks ports and hands batches on; `fast` looks up and replays; `walk` runs the stages; `egress` sends;
 //! `batched` runs them without records, a batch at a time; `lending` is about large frames that stay with their sender
-//! meanwhile; `upkeep` is what the worker's thread does with an engine between polls.
+//! meanwhile; `handover` exchanges packets with the other members of a crew; `upkeep` is what the worker's thread does with an engine between polls.
 
 mod batched;
 mod egress;
@@ -231,10 +231,7 @@ impl Engine {
     pub fn poll(&mut self, now: Time) -> usize {
         self.sync_ports();
         self.rota.begin(now);
-        let mut received = self.ask_ports(now);
-        if self.crew.is_some() {
-            received += self.take_over(now);
-        }
+        let received = self.ask_ports(now);
         self.tick(now);
         self.flush_all(now);
         self.take_back();

@@ -1,6 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use etherparse::{IpFragOffset, IpNumber, PacketBuilder};
+use etherparse::{IpFragOffset, IpNumber, Ipv4Extensions, PacketBuilder};
 use proptest::prelude::*;
 
 use super::*;
@@ -88,9 +88,12 @@ impl Spec {
                 header.more_fragments = fragment == Fragment::First;
                 header.fragment_offset =
                     IpFragOffset::try_new(u16::from(fragment == Fragment::Later)).unwrap();
-                link.ip(etherparse::IpHeaders::Ipv4(header, Default::default()))
-                    .write(&mut frame, IpNumber(protocol), payload)
-                    .unwrap();
+                link.ip(etherparse::IpHeaders::Ipv4(
+                    header,
+                    Ipv4Extensions::default(),
+                ))
+                .write(&mut frame, IpNumber(protocol), payload)
+                .unwrap();
             }
             (IpAddr::V6(from), IpAddr::V6(to)) => {
                 let protocol = if protocol == ICMP {

@@ -4,14 +4,23 @@ use std::sync::{Arc, Mutex};
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
 
-use crate::crew::Claim;
+use chainplane_vhost::net::NetHeader;
+
+use crate::crew::ring::Kind;
+use crate::crew::{self, Claim, Elsewhere, Owners, Share};
 use crate::engine::Hop;
+use crate::flow::FlowTable;
 use crate::function::{
     Blueprint, Build, Context, Descriptor, Function, INSIDE, Interface, OUTSIDE, Verdict,
 };
-use crate::packet::{Gso, Offload, Packet, ethertype};
+use crate::objects::Objects;
+use crate::packet::{BURST, Batch, Gso, HugePages, Offload, Packet, Pool, PoolConfig, ethertype};
 use crate::port::Offloads;
+use crate::ports::vhost_user::street::{Sent, Street, setup};
+use crate::rota::STAGED_SHARE;
 use crate::sim::{Crew, SimFunction};
+use crate::stats::WorkerStats;
+use crate::worker::WakeHandle;
 
 /// Who saw a packet: a member, and the packet's bytes.
 type Seen = Arc<Mutex<Vec<(u16, Vec<u8>)>>>;
@@ -356,4 +365,126 @@ fn a_full_ring_is_a_drop() {
     assert!(crowded > 1000, "{crowded}");
     crew.run();
     assert_eq!(crew.sent(1).len() as u64, 40_000 - crowded);
+}
+
+/// A flood of new flows by one member's queue, which others handle: neither their own ports nor flows that come over the
+/// same ring suffer from it.
+#[test]
+fn a_flood_that_others_handle_leaves_them_their_time() {
+    const POLLS: usize = 600;
+    let (flood, calm) = (gates(false), gates(true));
+    let functions = [
+        SimFunction::inline("flood", &flood, Hop::Port(0), Hop::Port(1)),
+        SimFunction::inline("calm", &calm, Hop::Port(2), Hop::Port(3)),
+    ];
+    let mut crew = Crew::new(2, Some(1024), &functions, 0);
+    for port in 0..4 {
+        let side = [INSIDE, OUTSIDE][usize::from(port % 2)];
+        crew.add_port(&port.to_string(), Hop::Function(port / 2, side));
+    }
+    crew.run();
+    let now = crew.now;
+    for poll in 0..POLLS {
+        for number in 0..BURST {
+            let flow = (poll * BURST + number) as u32;
+            let mut new = frame(0, 0, flow);
+            new[34..36].copy_from_slice(&(flow as u16).to_be_bytes());
+            crew.inject(0, 0, &new);
+        }
+        for member in 0..2 {
+            (0..20).for_each(|flow| crew.inject(2, member, &frame(flow, 0, 0)));
+        }
+        for member in 0..2 {
+            crew.member(member).engine().poll(now);
+        }
+    }
+    let flood = crew.sent(1).len();
+    let share = POLLS * STAGED_SHARE as usize;
+    assert!((share / 2..share * 3).contains(&flood), "{flood}");
+    let calm = crew.sent(3).len();
+    assert!(calm > POLLS * 40 * 9 / 10, "{calm}");
+    let crowded = |crew: &mut Crew, port: &str| {
+        let members = crew.snapshots();
+        members
+            .iter()
+            .map(|member| member.port(port).unwrap().value("crowded"))
+            .sum::<u64>()
+    };
+    assert_eq!(crowded(&mut crew, "2"), 0);
+    // Alone it gets all there is.
+    crew.run();
+    assert_eq!(crew.sent(3).len() + calm, POLLS * 40);
+    assert_eq!(
+        crew.sent(1).len() + flood,
+        POLLS * BURST - crowded(&mut crew, "0") as usize
+    );
+}
+
+/// Large frames whose payloads are still in the sender's buffers cross whole, to be handled and to be sent.
+#[test]
+fn payloads_that_stayed_with_their_sender_cross_with_their_packets() {
+    let links = [Hop::Function(0, INSIDE), Hop::Function(0, OUTSIDE)];
+    let flows = FlowTable::new(64, &Objects::default(), [1, 2, 3, 4]).unwrap();
+    let mut street = Street::by(&setup(), Some(flows), links);
+    let gate = gates(true).build(&mut Build {
+        objects: &mut Objects::default(),
+        seed: 0,
+        share: Share::WHOLE,
+    });
+    let interfaces = [("inside", Hop::Port(0)), ("outside", Hop::Port(1))];
+    let interfaces = interfaces.map(|(name, hop)| (name.to_owned(), hop));
+    street.engine.add_function("gate", gate, interfaces.into());
+    street.engine.replace_port(1, Box::new(Elsewhere));
+    let wakes = [0; 2].map(|_| WakeHandle::new().unwrap());
+    let owners = Owners::new(2, &[]);
+    let mut members = crew::crew(&owners, wakes.into(), 2);
+    let mut other = members.pop().unwrap();
+    other.note_reachable(1, true);
+    street.engine.join(members.remove(0));
+    let sent: Vec<_> = (0..40)
+        .map(|flow| Sent {
+            header: NetHeader::default(),
+            bytes: {
+                let payload: Vec<u8> = (0..1400u32).map(|at| (at * 7) as u8 ^ flow).collect();
+                let mut bytes = Vec::new();
+                PacketBuilder::ethernet2([2; 6], [4; 6])
+                    .ipv4([10, 0, 0, flow], [10, 0, 1, 1], 9)
+                    .udp(1, 2)
+                    .write(&mut bytes, &payload)
+                    .unwrap();
+                bytes
+            },
+        })
+        .collect();
+    let mut kinds = [0, 0];
+    for _ in 0..2 {
+        street.send(0, &sent);
+        let mut pool = Pool::new(PoolConfig {
+            small: 256,
+            large: 0,
+            huge_pages: HugePages::Never,
+        })
+        .unwrap();
+        loop {
+            let mut batch = Batch::new();
+            let Some(run) = other.take(0, BURST, &mut pool, &mut batch) else {
+                break;
+            };
+            assert_eq!(run.port, u16::from(run.kind == Kind::Leave));
+            kinds[usize::from(run.kind == Kind::Leave)] += batch.len();
+            for packet in &batch {
+                let flow = packet.data()[29];
+                assert_eq!(packet.data(), sent[usize::from(flow)].bytes);
+            }
+        }
+    }
+    assert_eq!(kinds.iter().sum::<usize>(), 80);
+    assert!(kinds.iter().all(|count| *count > 20), "{kinds:?}");
+    let snapshot = WorkerStats::of(&street.engine).snapshot();
+    snapshot.check_conservation().unwrap();
+    assert!(
+        snapshot.value("payloads-lent") >= 80,
+        "{}",
+        snapshot.value("payloads-lent")
+    );
 }

@@ -6,10 +6,10 @@ use crate::engine::{Engine, EngineCounter, Hop};
 use crate::objects::Objects;
 use crate::packet::{HugePages, Offload, Pool, PoolConfig};
 use crate::sim::Sim;
-use crate::time::Time;
+use crate::testing::{Sink, Source};
 use crate::worker::{Idle, Worker, WorkerConfig};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 fn ends() -> (Patch, Patch) {
     patch([0; 2].map(|_| WakeHandle::new().unwrap()))
@@ -39,7 +39,9 @@ fn what_one_sends_the_other_receives() {
         a.inject_with(0, &[number; 100], offload);
         b.inject(0, &[number; 61]);
     }
-    (a.run(), b.run(), a.run());
+    a.run();
+    b.run();
+    a.run();
     let (to_a, to_b) = (a.sent(0), b.sent(0));
     assert_eq!((to_a.len(), to_b.len()), (200, 200));
     for (number, (to_a, to_b)) in (0..).zip(to_a.iter().zip(&to_b)) {
@@ -73,71 +75,6 @@ fn what_finds_it_full_is_dropped_and_it_ends_when_it_is_empty() {
     assert!(finished(&mut a) && finished(&mut b));
 }
 
-/// Sends numbered frames, a few at a time, and waits in between so that the other end falls asleep now and then.
-struct Source {
-    next: u64,
-    end: u64,
-    rest: Option<Time>,
-}
-
-impl Port for Source {
-    fn receive(&mut self, cx: &mut PortContext<'_>, batch: &mut Batch) {
-        if self.rest.is_some_and(|until| cx.now < until) {
-            return;
-        }
-        self.rest = None;
-        while self.next < self.end && !batch.is_full() && self.rest.is_none() {
-            let mut bytes = [0; 60 + 8];
-            bytes[60..].copy_from_slice(&self.next.to_be_bytes());
-            batch.push(cx.pool.copy_of(&bytes).unwrap());
-            self.next += 1;
-            if self.next.is_multiple_of(50) {
-                let pause = Duration::from_micros(self.next * 7919 % 100);
-                self.rest = Some(cx.now + pause);
-            }
-        }
-    }
-
-    fn send(&mut self, cx: &mut PortContext<'_>, batch: &mut Batch) {
-        cx.tally.drop(PortDrop::Down, batch.len() as u64);
-        batch.clear();
-    }
-
-    fn deadline(&self) -> Option<Time> {
-        self.rest
-    }
-
-    fn arm(&mut self) -> bool {
-        self.rest.is_none() && self.next < self.end
-    }
-
-    fn is_finished(&self) -> bool {
-        self.next == self.end
-    }
-}
-
-/// Holds that frames come in order; tells how many came.
-struct Sink(Arc<AtomicU64>);
-
-impl Port for Sink {
-    fn receive(&mut self, _cx: &mut PortContext<'_>, _batch: &mut Batch) {}
-
-    fn send(&mut self, cx: &mut PortContext<'_>, batch: &mut Batch) {
-        for packet in batch.drain(..) {
-            let number = packet.data()[60..]
-                .try_into()
-                .map(u64::from_be_bytes)
-                .unwrap();
-            assert_eq!(number, self.0.fetch_add(1, Ordering::Relaxed));
-            cx.tally.sent(1, packet.len() as u64);
-        }
-    }
-
-    fn is_finished(&self) -> bool {
-        true
-    }
-}
-
 #[test]
 fn packets_stay_in_order_between_workers_that_sleep() {
     const PACKETS: u64 = 100_000;
@@ -161,13 +98,14 @@ fn packets_stay_in_order_between_workers_that_sleep() {
         Ok(engine)
     };
     let [wake, other] = wakes;
-    let sink = Sink(Arc::clone(&came));
+    let counted = Arc::clone(&came);
+    let sink = Sink(move |bytes: &[u8]| {
+        let number = bytes[60..].try_into().map(u64::from_be_bytes).unwrap();
+        assert_eq!(number, counted.fetch_add(1, Ordering::Relaxed));
+    });
     let far = Worker::start(&config("far"), other, move || engine(Box::new(sink), far)).unwrap();
-    let source = Source {
-        next: 0,
-        end: PACKETS,
-        rest: None,
-    };
+    let frame = |number: u64| [&[0; 60][..], &number.to_be_bytes()].concat();
+    let source = Source::new(PACKETS, frame);
     let near = Worker::start(&config("near"), wake, move || {
         engine(Box::new(source), near)
     })
