@@ -11,7 +11,7 @@ use crate::engine::{Engine, EngineCounter, Hop};
 use crate::flow::FlowTable;
 use crate::function::{Context, Descriptor, Function, INSIDE, Interface, OUTSIDE, Verdict};
 use crate::objects::Objects;
-use crate::packet::{HugePages, Packet, Pool, PoolConfig};
+use crate::packet::{HugePages, Packet, Pool, PoolConfig, ethertype};
 use crate::port::Port;
 use crate::testing::{Sink, Source};
 use crate::worker::{Idle, WakeHandle, Worker, WorkerConfig};
@@ -47,17 +47,17 @@ impl Function for Gate {
 /// The `number`th packet that a member's queue brings: of one of its flows, or to everyone.
 fn frame(member: u16, number: u64) -> Vec<u8> {
     let mut frame = Vec::new();
-    let to = if number % 1000 == 999 {
-        [0xff; 6]
-    } else {
-        [4; 6]
-    };
+    let for_all = number % 1000 == 999;
+    let to = if for_all { [0xff; 6] } else { [4; 6] };
     let flow = number * 7 % FLOWS;
     PacketBuilder::ethernet2([2; 6], to)
         .ipv4([10, 0, 0, member as u8], [10, 0, 1, 1], 9)
         .udp(flow as u16, 80)
         .write(&mut frame, &number.to_be_bytes())
         .unwrap();
+    if for_all {
+        frame[12..14].copy_from_slice(&ethertype::RARP.to_be_bytes());
+    }
     frame
 }
 
