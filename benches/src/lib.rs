@@ -4,6 +4,7 @@
 pub mod allocations;
 pub mod case;
 pub mod chain;
+pub mod crew;
 pub mod cycles;
 pub mod guests;
 pub mod idle;

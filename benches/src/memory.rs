@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 
+use chainplane_dataplane::crew::Share;
 use chainplane_dataplane::engine::{Engine, Hop};
 use chainplane_dataplane::flow::FlowTable;
 use chainplane_dataplane::function::{Build, Interface};
@@ -149,6 +150,7 @@ impl InMemory {
         let function = blueprint.build(&mut Build {
             objects: &mut objects,
             seed: 1,
+            share: Share::WHOLE,
         });
         let table = (by == By::Records).then(|| {
             FlowTable::new(flows * 4, &objects, [1, 2, 3, 4]).expect("memory for the flow table")

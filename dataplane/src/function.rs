@@ -19,6 +19,7 @@
 use core::net::IpAddr;
 
 use crate::counters::{Counters, Info};
+use crate::crew::{Claim, Share};
 use crate::flow::{Kind, Recorder};
 use crate::objects::{ObjectId, Objects};
 use crate::packet::{BURST, Mac, MacPair, Packet, Pool, protocol};
@@ -193,10 +194,12 @@ pub struct Build<'a> {
     pub objects: &'a mut Objects,
     /// A secret for hashing and port choice; the same seed gives the same behaviour.
     pub seed: u64,
+    /// The worker's part, where several run the function together. Limits and capacities are of all of them.
+    pub share: Share,
 }
 
 /// A function's compiled configuration, made off the workers and turned into a function on each.
-pub trait Blueprint: Send {
+pub trait Blueprint: Send + Sync {
     /// Builds the function for one worker.
     fn build(&self, build: &mut Build<'_>) -> Box<dyn Function>;
 
@@ -204,6 +207,12 @@ pub trait Blueprint: Send {
     /// the shorter way. A function that says no has [`Function::pass`].
     fn wants_records(&self) -> bool {
         true
+    }
+
+    /// What has to meet at one worker, where several run the function together, beyond the two directions of a connection
+    /// that nobody translates.
+    fn claims(&self) -> Vec<Claim> {
+        Vec::new()
     }
 }
 
@@ -292,6 +301,8 @@ pub struct Context<'a> {
     pub(crate) emitted: &'a mut Emitted,
     pub(crate) tally: &'a Tally,
     pub(crate) function: u16,
+    /// What is created now is another worker's to send.
+    pub(crate) listening: bool,
 }
 
 impl Context<'_> {
@@ -319,7 +330,10 @@ impl Context<'_> {
         if self.emitted.is_full() {
             return None;
         }
-        let packet = self.pool.copy_of(bytes)?;
+        let mut packet = self.pool.copy_of(bytes)?;
+        if self.listening {
+            packet.set_heard();
+        }
         self.tally.counters.add(cell::CREATED, 1);
         Some(packet)
     }

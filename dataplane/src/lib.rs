@@ -4,6 +4,7 @@
 
 pub mod capture;
 pub mod counters;
+pub mod crew;
 pub mod engine;
 pub mod flow;
 pub mod function;

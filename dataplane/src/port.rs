@@ -66,6 +66,8 @@ indices! {
         BadOffload = "bad-offload",
         /// No packet buffer was free to take it.
         NoBuffer = "no-buffer",
+        /// The way to the worker that handles the packet, or sends by the port, was full.
+        Crowded = "crowded",
     }
 }
 
@@ -300,6 +302,12 @@ pub trait Port {
     /// When the port next wants a poll even if nobody wakes the worker.
     fn deadline(&self) -> Option<Time> {
         None
+    }
+
+    /// Whether somebody is there to take what is sent. Where another worker of the same [crew](crate::crew) reaches the
+    /// port's receiver and this one does not, that one sends.
+    fn is_reachable(&self) -> bool {
+        true
     }
 
     /// Whether nothing will ever come in any more (a capture file at its end).

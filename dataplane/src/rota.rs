@@ -60,6 +60,13 @@ pub(crate) struct Rota {
 }
 
 impl Rota {
+    /// The turns of so many.
+    pub(crate) fn of(ports: usize) -> Self {
+        let mut rota = Self::default();
+        (0..ports).for_each(|_| rota.add());
+        rota
+    }
+
     /// Adds a port; ports are numbered in the order they are added.
     pub(crate) fn add(&mut self) {
         self.rests.push(Rest::default());
@@ -116,7 +123,8 @@ impl Rota {
     /// Notes how many of a port's packets ran the stages in this turn.
     #[inline]
     pub(crate) fn charge(&mut self, port: usize, staged: u32) {
-        self.accounts[port].debt += staged.saturating_sub(STAGED_SHARE);
+        let debt = &mut self.accounts[port].debt;
+        *debt = debt.saturating_add(staged.saturating_sub(STAGED_SHARE));
     }
 
     /// Notes that a port brought something.
@@ -145,12 +153,6 @@ mod tests {
 
     use super::*;
 
-    fn rota(ports: usize) -> Rota {
-        let mut rota = Rota::default();
-        (0..ports).for_each(|_| rota.add());
-        rota
-    }
-
     /// Lets a turn pass in which nobody brings anything; tells who was asked.
     fn turn(rota: &mut Rota, now: Time) -> Vec<usize> {
         rota.begin(now);
@@ -165,7 +167,7 @@ mod tests {
 
     /// A rota of which all ports rest as long as can be, at time 0.
     fn rested(ports: usize) -> Rota {
-        let mut rota = rota(ports);
+        let mut rota = Rota::of(ports);
         while rota
             .rests
             .iter()
@@ -178,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_port_is_asked_every_turn_until_it_was_asked_often_in_vain() {
-        let mut rota = rota(2);
+        let mut rota = Rota::of(2);
         for _ in 0..PATIENCE {
             assert_eq!(turn(&mut rota, Time(0)), [0, 1]);
         }
@@ -213,7 +215,7 @@ mod tests {
 
     #[test]
     fn who_may_not_rest_does_not() {
-        let mut rota = rota(1);
+        let mut rota = Rota::of(1);
         for _ in 0..1000 {
             rota.begin(Time(0));
             assert!(rota.asks(0));

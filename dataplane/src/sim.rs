@@ -1,10 +1,13 @@
 //! Simulation: an engine with ports that are queues in memory, under a clock that the caller moves. The same
 //! functions and the same engine as in production, without threads, and repeatable.
 
+mod crew;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use crate::crew::Share;
 use crate::engine::{Engine, Hop};
 use crate::flow::FlowTable;
 use crate::function::{Blueprint, Build, SessionInfo};
@@ -13,6 +16,8 @@ use crate::packet::{Batch, HugePages, Offload, Pool, PoolConfig};
 use crate::port::{Offloads, Port, PortContext};
 use crate::stats::{Snapshot, WorkerStats};
 use crate::time::Time;
+
+pub use crew::Crew;
 
 /// A frame on a simulated wire, with what its sender left undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +83,16 @@ impl Sim {
     /// # Panics
     /// When there is no memory for the packet pool or the flow table.
     pub fn new(flows: Option<usize>, functions: &[SimFunction<'_>], seed: u64) -> Self {
+        Self::with_share(flows, functions, seed, Share::WHOLE)
+    }
+
+    /// The same for one of several that run the functions together.
+    fn with_share(
+        flows: Option<usize>,
+        functions: &[SimFunction<'_>],
+        seed: u64,
+        share: Share,
+    ) -> Self {
         let config = PoolConfig {
             small: 1024,
             large: 64,
@@ -91,6 +106,7 @@ impl Sim {
                 function.blueprint.build(&mut Build {
                     objects: &mut objects,
                     seed,
+                    share,
                 })
             })
             .collect();

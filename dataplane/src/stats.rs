@@ -263,7 +263,8 @@ impl fmt::Display for Unbalanced {
 
 impl Snapshot {
     /// Holds the counters against the conservation law, for each function and for the worker: in + created = out +
-    /// drops + consumed + held. It is exact between polls.
+    /// drops + consumed + held. What other workers of a crew hand over comes in, with the copies that are made for these;
+    /// what goes to them goes out, and what of theirs was only heard ends. It is exact between polls.
     ///
     /// # Errors
     /// The first place where it does not hold.
@@ -281,7 +282,8 @@ impl Snapshot {
                 })
             }
         };
-        let (mut entered, mut left) = (0, 0);
+        let mut entered = self.value("taken-over") + self.value("copied");
+        let mut left = self.value("handed-over") + self.value("heard");
         for function in &self.functions {
             let ends = drops(&function.drops) + function.consumed + function.held;
             let into = function.sum(|interface| interface.in_packets);
@@ -295,6 +297,11 @@ impl Snapshot {
             left += port.value("tx-packets") + drops(&port.drops) + port.value("consumed");
         }
         check("worker", entered, left)
+    }
+
+    /// One of the worker's own counters by name; 0 if there is none.
+    pub fn value(&self, name: &str) -> u64 {
+        find(&self.engine, name)
     }
 
     /// A function by name.

@@ -117,6 +117,7 @@ impl Worker {
                             start: start.0,
                             armed: false,
                             listing: None,
+                            finished: false,
                         }
                         .run(idle);
                     }
@@ -241,6 +242,8 @@ struct Loop {
     armed: bool,
     /// A list of sessions that is not complete.
     listing: Option<Listing>,
+    /// It was told that nothing will come in any more.
+    finished: bool,
 }
 
 impl Loop {
@@ -265,6 +268,10 @@ impl Loop {
             }
             let late = std::mem::take(&mut unwoken);
             if self.engine.poll(now) > 0 {
+                if self.finished {
+                    // Another worker had something left.
+                    self.tell_finished();
+                }
                 let overslept = EngineCounter::Overslept as usize;
                 self.engine.counters.add(overslept, u64::from(late));
                 self.disarm();
@@ -315,9 +322,9 @@ impl Loop {
         }
     }
 
-    fn tell_finished(&self) {
-        let finished = self.engine.is_finished();
-        self.mail.finished.store(finished, Ordering::Release);
+    fn tell_finished(&mut self) {
+        self.finished = self.engine.is_finished();
+        self.mail.finished.store(self.finished, Ordering::Release);
     }
 
     /// Sleeps until a port or a control thread wants something, but for no longer than timers allow. True if it slept for

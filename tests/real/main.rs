@@ -18,6 +18,7 @@ mod reference;
 mod restarts;
 mod taps;
 mod testpmd;
+mod workers;
 
 use std::env;
 use std::process::ExitCode;
@@ -48,6 +49,7 @@ const TESTS: &[&[Test]] = &[
     offloads::TESTS,
     bench::TESTS,
     guests::TESTS,
+    workers::TESTS,
     drivers::TESTS,
     protocol::TESTS,
     #[cfg(target_arch = "x86_64")]

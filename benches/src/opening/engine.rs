@@ -1,8 +1,9 @@
 //! The engine with its chains.
 
+use chainplane_dataplane::crew::{Owners, Share};
 use chainplane_dataplane::engine::{Engine, Hop};
 use chainplane_dataplane::flow::FlowTable;
-use chainplane_dataplane::function::{Build, Function, INSIDE, Interface, OUTSIDE};
+use chainplane_dataplane::function::{Blueprint, Build, Function, INSIDE, Interface, OUTSIDE};
 use chainplane_dataplane::objects::Objects;
 use chainplane_dataplane::packet::{HugePages, Pool, PoolConfig};
 use chainplane_nf::FunctionConfig;
@@ -100,7 +101,7 @@ fn functions(kind: Kind, size: Size, crowd: bool) -> [(&'static str, FunctionCon
 }
 
 /// Where packets of a chain's two ports go.
-pub(super) fn ends_of(chain: u16) -> [Hop; 2] {
+pub(crate) fn ends_of(chain: u16) -> [Hop; 2] {
     let first = chain * FUNCTIONS;
     [
         Hop::Function(first, Interface(0)),
@@ -110,16 +111,18 @@ pub(super) fn ends_of(chain: u16) -> [Hop; 2] {
 
 /// An engine with so many chains, whose ports are to be added: two for each, from inside to outside.
 pub(super) fn engine(kind: Kind, size: Size, chains: u16) -> Engine {
-    engine_of(kind, size, chains, false, &|function| function)
+    engine_of(kind, size, chains, (false, Share::WHOLE), &|function| {
+        function
+    })
 }
 
-/// The same; with `crowd`, routers have many routes and room for many neighbours, load balancers many backends. Every
-/// function goes through `wrap`.
-pub(super) fn engine_of(
+/// The same for one of several workers that run the chains together; with `crowd`, routers have many routes and room for
+/// many neighbours, load balancers many backends. Every function goes through `wrap`.
+pub(crate) fn engine_of(
     kind: Kind,
     size: Size,
     chains: u16,
-    crowd: bool,
+    (crowd, share): (bool, Share),
     wrap: &dyn Fn(Box<dyn Function>) -> Box<dyn Function>,
 ) -> Engine {
     let pool = PoolConfig {
@@ -131,8 +134,8 @@ pub(super) fn engine_of(
     let mut objects = Objects::default();
     let mut built = Vec::new();
     for chain in 0..chains {
-        let configs = functions(kind, size, crowd);
-        build(chain, configs, &mut objects, &mut built);
+        let blueprints = blueprints(kind, size, crowd);
+        build(chain, blueprints, share, &mut objects, &mut built);
     }
     let table = (size.flows > 0).then(|| {
         FlowTable::new(size.flows, &objects, [7, 1, 2, 3]).expect("memory for the flow table")
@@ -146,33 +149,54 @@ pub(super) fn engine_of(
 
 /// A function's name, itself, and its interfaces with what they lead to.
 type Built = (&'static str, Box<dyn Function>, Vec<(String, Hop)>);
+/// Functions' names, and what each is built from.
+type Blueprints = Vec<(&'static str, Box<dyn Blueprint>)>;
 
-fn build(
-    chain: u16,
-    configs: [(&'static str, FunctionConfig); 4],
-    objects: &mut Objects,
-    built: &mut Vec<Built>,
-) {
+/// Who owns what of a chain, among so many workers that run it together.
+pub(crate) fn owners(kind: Kind, size: Size, members: u16) -> Owners {
+    let blueprints = blueprints(kind, size, false);
+    Owners::of(
+        members,
+        blueprints.iter().map(|(_, blueprint)| blueprint.as_ref()),
+    )
+}
+
+/// What the functions are built from, from inside to outside.
+fn blueprints(kind: Kind, size: Size, crowd: bool) -> Blueprints {
+    let configs = functions(kind, size, crowd);
     let Shape::Junction { interfaces, .. } = configs[0].1.shape("core") else {
         panic!("a router is a junction");
     };
     let out = interfaces.iter().position(|at| at.name == "out");
     let out = out.expect("an interface of that name");
     assert_eq!(out, 1);
-    let first = chain * FUNCTIONS;
-    for (index, (name, config)) in (first..).zip(configs) {
-        let is_router = index == first;
+    let compile = |(index, (name, config)): (usize, (&'static str, FunctionConfig))| {
         let site = Site {
             name: name.to_owned(),
-            inside_mac: interfaces[out].mac.filter(|_| !is_router),
+            inside_mac: interfaces[out].mac.filter(|_| index > 0),
             outside_mac: None,
         };
         let blueprint = config
             .compile(&site)
             .unwrap_or_else(|errors| panic!("{name}: {errors:?}"));
+        (name, blueprint)
+    };
+    configs.into_iter().enumerate().map(compile).collect()
+}
+
+fn build(
+    chain: u16,
+    blueprints: Blueprints,
+    share: Share,
+    objects: &mut Objects,
+    built: &mut Vec<Built>,
+) {
+    let first = chain * FUNCTIONS;
+    for (index, (name, blueprint)) in (first..).zip(blueprints) {
         let function = blueprint.build(&mut Build {
             objects,
             seed: index.into(),
+            share,
         });
         // A router's interfaces are numbered as an inline function's sides.
         let before = match index - first {

@@ -6,10 +6,12 @@ use chainplane_dataplane::packet::tcp_flag;
 use etherparse::PacketBuilder;
 
 /// A frame.
-pub(super) type Frame = [u8; 64];
+pub(crate) type Frame = [u8; 64];
 
 const IP: usize = 14;
 const IP_SUM: usize = IP + 10;
+/// Where a payload's last bytes are, also of IPv6.
+const NUMBER: usize = 60;
 
 /// A UDP datagram or, of IPv4, a TCP SYN to this host, to be given a source by [`with_source`].
 pub(super) fn template(tcp: bool, macs: [[u8; 6]; 2], to: (IpAddr, u16)) -> Frame {
@@ -73,13 +75,24 @@ pub(super) fn with_source(template: &Frame, net: IpAddr, host: u32, port: u16) -
 }
 
 /// The same back to where it came from.
-pub(super) fn turned_round(frame: &Frame) -> Frame {
+pub(crate) fn turned_round(frame: &Frame) -> Frame {
     let (at, len, ports) = layout(frame);
     let mut back = *frame;
     swap(&mut back, frame, 0, 6);
     swap(&mut back, frame, at, len);
     swap(&mut back, frame, ports, 2);
     back
+}
+
+/// Writes a number into the payload of a UDP datagram, where nothing changes it.
+pub(crate) fn set_number(frame: &mut Frame, number: u32) {
+    frame[NUMBER..NUMBER + 4].copy_from_slice(&number.to_be_bytes());
+}
+
+/// The number that [`set_number`] wrote.
+pub(crate) fn number(frame: &Frame) -> u32 {
+    let bytes = frame[NUMBER..].first_chunk().expect("a payload");
+    u32::from_be_bytes(*bytes)
 }
 
 /// Swaps two neighbouring fields.

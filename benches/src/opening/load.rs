@@ -51,7 +51,7 @@ impl Kind {
 }
 
 /// Connections by number; after [`Load::TUPLES`] the same addresses and ports are used again.
-pub(super) struct Load {
+pub(crate) struct Load {
     pub kind: Kind,
     template: Frame,
 }

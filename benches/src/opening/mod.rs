@@ -1,10 +1,10 @@
 //! New connections through firewall, NAT, load balancer and router, in one thread and in memory: how many a second,
 //! at how many cycles, and what becomes of those that do not arrive.
 
-mod engine;
+pub(crate) mod engine;
 mod flood;
-mod frames;
-mod load;
+pub(crate) mod frames;
+pub(crate) mod load;
 mod tail;
 mod times;
 mod wire;

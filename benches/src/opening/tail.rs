@@ -7,6 +7,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use chainplane_dataplane::crew::Share;
 use chainplane_dataplane::engine::Engine;
 use chainplane_dataplane::function::{
     Context, Descriptor, Exits, Function, Interface, SessionInfo, Verdict,
@@ -138,7 +139,7 @@ impl Tail {
                 clock: clock.clone(),
             })
         };
-        let mut engine = engine_of(kind(false), size, 2, true, &timed);
+        let mut engine = engine_of(kind(false), size, 2, (true, Share::WHOLE), &timed);
         let lines: [Rc<Line>; 2] = core::array::from_fn(|_| Rc::default());
         for (chain, line) in (0..).zip(&lines) {
             let load = Rc::new(Load::new(kind(chain == 1)));

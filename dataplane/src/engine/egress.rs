@@ -43,6 +43,9 @@ impl Engine {
     }
 
     fn flush(&mut self, port: usize, now: Time) {
+        if self.crew.is_some() {
+            self.divert(port);
+        }
         let (lenders, slot) = Lenders::beside(&mut self.ports, port);
         if slot.queue.is_empty() {
             return;

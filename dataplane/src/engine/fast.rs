@@ -3,6 +3,7 @@
 use arrayvec::ArrayVec;
 
 use super::{Engine, EngineCounter, Hop};
+use crate::crew::Owner;
 use crate::flow::{
     Egress, End, FlowKey, Located, Parsed, Stale, parse_common, parse_general, parse_plain,
 };
@@ -10,6 +11,7 @@ use crate::function::Glimpse;
 use crate::offload;
 use crate::packet::{BURST, Batch, Packet};
 use crate::port::PortDrop;
+use crate::tails::Lenders;
 use crate::time::Time;
 
 /// Packets without a record in a batch from which on it is worth while to look ahead for all of them.
@@ -43,6 +45,9 @@ impl Engine {
                     strangers -= usize::from(*located != Located::NOWHERE);
                 }
             }
+        }
+        if std::mem::take(&mut self.fresh) {
+            self.keep_own(ingress, batch, &mut classes, &mut located);
         }
         if strangers >= FEW {
             self.foresee(ingress, batch, &classes, &located);
@@ -78,6 +83,47 @@ impl Engine {
             };
             hop = *next;
         }
+    }
+
+    /// Of packets that just came in, hands over what belongs to other members of the crew. Who has a flow's record owns the
+    /// flow, so that nothing has to be found out of the packets of most.
+    #[inline(never)]
+    fn keep_own(
+        &mut self,
+        ingress: u16,
+        batch: &mut Batch,
+        classes: &mut ArrayVec<Class, BURST>,
+        located: &mut [Located; BURST],
+    ) {
+        let (Some(crew), Some(flows)) = (&mut self.crew, &self.objects.flows) else {
+            return;
+        };
+        if !crew.has_port(ingress.into()) {
+            return;
+        }
+        let packets = batch.iter_mut().zip(classes.iter().zip(&*located));
+        let owners: ArrayVec<Owner, BURST> = packets
+            .map(|(packet, (class, located))| match class {
+                Class::Keyed(key, _) if flows.has_located(key, *located) => Owner::Anyone,
+                Class::Refused(_) => Owner::Anyone,
+                Class::Keyed(..) | Class::Unkeyed => crew.owner_of(packet),
+            })
+            .collect();
+        if owners.iter().all(|owner| *owner == Owner::Anyone) {
+            return;
+        }
+        let handed = crew.divide_by(ingress, batch, &owners, Lenders::all(&self.ports));
+        // What is known of those that stay goes with them.
+        let mut kept = 0;
+        for (at, owner) in owners.iter().enumerate() {
+            if crew.handles(*owner) {
+                located[kept] = located[at];
+                kept += 1;
+            }
+        }
+        let mut owners = owners.iter();
+        classes.retain(|_| owners.next().is_none_or(|owner| crew.handles(*owner)));
+        self.count_handed(ingress.into(), handed);
     }
 
     #[inline(never)]

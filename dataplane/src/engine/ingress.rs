@@ -1,7 +1,7 @@
 //! From ports: which are asked, and what becomes of what they bring.
 
 use super::{Engine, Hop};
-use crate::packet::Packet;
+use crate::packet::{Batch, Packet};
 use crate::port::{Passed, PortContext, PortCounter};
 use crate::time::Time;
 use crate::worker::WakeHandle;
@@ -16,6 +16,7 @@ impl Engine {
                 .ports
                 .iter_mut()
                 .fold(false, |behind, slot| slot.port.sync() | behind);
+            self.note_reachable();
             // Packets may have waited in a ring that was just handed over.
             self.rota.ask_everyone();
         }
@@ -34,12 +35,18 @@ impl Engine {
                 received += self.ask(index, now);
             }
         }
+        if self.crew.is_some() {
+            let (taken, peers_sat_out) = self.ask_peers(now);
+            received += taken;
+            sat_out |= peers_sat_out;
+        }
         if received == 0 && sat_out {
             for index in 0..self.ports.len() {
                 if self.rota.forgive(index) {
                     received += self.ask(index, now);
                 }
             }
+            received += self.ask_forgiven_peers(now);
         }
         received
     }
@@ -53,7 +60,11 @@ impl Engine {
             self.poll_port(index, now)
         };
         if received > 0 {
-            self.rota.charge(index, std::mem::take(&mut self.staged));
+            let mut staged = std::mem::take(&mut self.staged);
+            if let Some(crew) = &self.crew {
+                staged = staged.saturating_add(crew.staged_elsewhere(index));
+            }
+            self.rota.charge(index, staged);
             self.rota.brought(index);
         } else {
             // What comes at a certain time is not to be late.
@@ -84,15 +95,32 @@ impl Engine {
                 .for_each(|packet| tap.received(packet, now));
         }
         let mut batch = std::mem::take(&mut self.batch);
+        if self.crew.is_some() {
+            let slot = &self.ports[index];
+            // Where there are records, these are looked for first.
+            self.fresh = slot.records
+                && self.objects.flows.is_some()
+                && matches!(slot.link, Hop::Function(..));
+            if !self.fresh {
+                self.hand_over(index, &mut batch);
+            }
+        }
+        self.enter(index, &mut batch, now);
+        self.batch = batch;
+        received
+    }
+
+    /// Takes a batch that came in by a port to where it goes.
+    #[inline]
+    pub(super) fn enter(&mut self, index: usize, batch: &mut Batch, now: Time) {
+        let slot = &self.ports[index];
         match slot.link {
             Hop::Port(to) => batch
                 .drain(..)
                 .for_each(|packet| self.send(to, packet, now)),
-            Hop::Function(..) if slot.records => self.forward(index as u16, &mut batch, now),
-            Hop::Function(to, by) => self.forward_batch(index as u16, (to, by), &mut batch, now),
+            Hop::Function(..) if slot.records => self.forward(index as u16, batch, now),
+            Hop::Function(to, by) => self.forward_batch(index as u16, (to, by), batch, now),
         }
-        self.batch = batch;
-        received
     }
 
     /// Receives a batch, or passes packets straight on where the port's link leads to another port, nobody watches
@@ -106,6 +134,7 @@ impl Engine {
             && let Ok([slot, to]) = self.ports.get_disjoint_mut([index, to as usize])
             && to.tap.is_none()
             && to.queue.is_empty()
+            && (self.crew.is_none() || to.port.is_reachable())
         {
             let mut cx = PortContext::new(&mut self.pool, &slot.tally, now);
             let (port, batch) = (&mut slot.port, &mut self.batch);

@@ -2,7 +2,7 @@
 //!
 //! `ingress` asks ports and hands batches on; `fast` looks up and replays; `walk` runs the stages; `egress` sends;
 //! `batched` runs them without records, a batch at a time; `lending` is about large frames that stay with their sender
-//! meanwhile; `upkeep` is what the worker's thread does with an engine between polls.
+//! meanwhile; `handover` exchanges packets with the other members of a crew; `upkeep` is what the worker's thread does with an engine between polls.
 
 mod batched;
 mod egress;
@@ -11,6 +11,7 @@ mod fairness;
 mod fast;
 #[cfg(test)]
 mod foresight;
+mod handover;
 mod ingress;
 mod lending;
 mod upkeep;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use crate::capture::Tap;
 use crate::counters::Counters;
+use crate::crew::Membership;
 use crate::flow::{FlowTable, Paths, Recorder};
 use crate::function::{Emitted, Function, Interface, Tally};
 use crate::indices;
@@ -69,6 +71,14 @@ indices! {
         Lent = "payloads-lent",
         /// Packets of these whose payload was copied all the same, as a function or an egress had to have it.
         Fetched = "payloads-fetched",
+        /// Packets handed to other workers of the crew, copies to learn from among them.
+        HandedOver = "handed-over",
+        /// Packets that other workers of the crew handed over.
+        TakenOver = "taken-over",
+        /// Copies made for the others to learn from.
+        Copied = "copied",
+        /// Copies to learn from, and what was created because of them, that reached a port and went no further.
+        Heard = "heard",
         /// Polls of all ports.
         Polls = "polls",
         /// Polls that found nothing to do.
@@ -132,6 +142,12 @@ pub struct Engine {
     changes: Option<WakeHandle>,
     /// A port has not picked up everything yet.
     behind: bool,
+    /// The worker's place among those that run the same ports and functions together.
+    crew: Option<Box<Membership>>,
+    /// The packets in hand are another worker's, to learn from.
+    listening: bool,
+    /// The packets in hand came in just now, and what belongs to other workers is still among them.
+    fresh: bool,
 }
 
 impl Engine {
@@ -156,6 +172,9 @@ impl Engine {
             lenders: Vec::new(),
             changes: None,
             behind: true,
+            crew: None,
+            listening: false,
+            fresh: false,
         }
     }
 
@@ -180,6 +199,13 @@ impl Engine {
         self.rota.add();
         self.waiting.reserve(self.ports.len());
         self.lenders.reserve(self.ports.len());
+    }
+
+    /// Puts another port in the place of one that was added.
+    pub(crate) fn replace_port(&mut self, index: usize, port: Box<dyn Port>) {
+        if let Some(slot) = self.ports.get_mut(index) {
+            slot.port = port;
+        }
     }
 
     /// Adds a function; what leaves by its interface `n` goes to the link of `interfaces[n]`, of which the name
@@ -214,6 +240,9 @@ impl Engine {
         self.tick(now);
         self.flush_all(now);
         self.take_back();
+        if let Some(crew) = &mut self.crew {
+            crew.tell();
+        }
         self.counters.add(EngineCounter::Polls as usize, 1);
         if received == 0 {
             self.counters.add(EngineCounter::EmptyPolls as usize, 1);

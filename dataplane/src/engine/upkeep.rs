@@ -53,13 +53,17 @@ impl Engine {
     /// Asks every port for notifications; true if packets are there already. The next poll asks every port.
     pub(crate) fn arm(&mut self) -> bool {
         self.rota.ask_everyone();
+        let handed = self.crew.as_ref().is_some_and(|crew| crew.arm());
         // Every port is armed, also when the first has packets: disarming is done for all.
         self.ports
             .iter_mut()
-            .fold(false, |ready, slot| slot.port.arm() | ready)
+            .fold(handed, |ready, slot| slot.port.arm() | ready)
     }
 
     pub(crate) fn disarm(&mut self) {
+        if let Some(crew) = &self.crew {
+            crew.disarm();
+        }
         self.ports.iter_mut().for_each(|slot| slot.port.disarm());
     }
 
@@ -80,7 +84,8 @@ impl Engine {
     }
 
     pub(crate) fn is_finished(&self) -> bool {
-        self.ports.iter().all(|slot| slot.port.is_finished())
+        let ports = self.ports.iter().all(|slot| slot.port.is_finished());
+        ports && self.crew.as_ref().is_none_or(|crew| crew.is_idle())
     }
 
     /// Has the next poll ask every port, also those that rest.

@@ -96,6 +96,7 @@ impl Engine {
             emitted: &mut self.emitted,
             tally: &slot.tally,
             function: index as u16,
+            listening: self.listening,
         };
         call(&mut *slot.function, &mut cx)
     }

@@ -53,6 +53,7 @@ struct Meta {
     layers: Layers,
     offload: Offload,
     class: u8,
+    heard: bool,
     tail: Tail,
 }
 
@@ -116,6 +117,7 @@ impl Pool {
                     layers: Layers::default(),
                     offload: Offload::default(),
                     class: class as u8,
+                    heard: false,
                     tail: Tail::default(),
                 };
                 // SAFETY: in bounds and aligned as above; nothing else refers to the fresh mapping.
@@ -155,6 +157,7 @@ impl Pool {
         fields.len = 0;
         fields.layers = Layers::default();
         fields.offload = Offload::default();
+        fields.heard = false;
         fields.tail = Tail::default();
         Some(Packet {
             meta,
@@ -307,6 +310,18 @@ impl Packet {
     #[inline]
     pub(super) fn set_tail(&mut self, tail: Tail) {
         self.meta_mut().tail = tail;
+    }
+
+    /// Whether it is there to be learnt from only: what reaches a port is discarded, as another worker handles the packet.
+    #[inline]
+    pub(crate) fn is_heard(&self) -> bool {
+        self.meta().heard
+    }
+
+    /// Notes that it is there to be learnt from only.
+    #[inline]
+    pub(crate) fn set_heard(&mut self) {
+        self.meta_mut().heard = true;
     }
 
     /// Whether it holds no bytes.

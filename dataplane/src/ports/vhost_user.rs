@@ -19,7 +19,7 @@ use crate::packet::{BURST, Batch, HEAD, LONGEST_COPIED, Packet, Pool, Tail, may_
 use crate::port::{Offloads, Passed, Port, PortContext, PortDrop, PortTally};
 use crate::tails;
 
-/// A vhost-user device's queue pairs, all polled by one worker.
+/// Queue pairs of a vhost-user device, all of them, or those that one worker polls.
 pub struct VhostUser {
     pairs: Vec<QueuePair>,
     /// The pair that is polled first next time, so that none starves the others.
@@ -388,6 +388,10 @@ impl Port for VhostUser {
             }
         }
         cx.pool.recycle(batch);
+    }
+
+    fn is_reachable(&self) -> bool {
+        self.pairs.iter().any(|pair| pair.to_guest.is_running())
     }
 
     fn offloads(&self) -> Offloads {

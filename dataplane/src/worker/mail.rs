@@ -49,7 +49,7 @@ impl WakeHandle {
     }
 
     /// Has the worker do a poll soon, even if it sleeps.
-    pub(super) fn ring(&self) {
+    pub(crate) fn ring(&self) {
         // A full counter is a bell that rings already.
         let _ = rustix::io::write(&self.0.bell, &1u64.to_ne_bytes());
     }

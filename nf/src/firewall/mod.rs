@@ -37,6 +37,10 @@
 //! * Sequence numbers are not checked, nor checksums of the transport.
 //! * There is no `reject`: a dropped packet's sender is told nothing.
 //!
+//! # Many workers
+//! Each worker of a crew has sessions of its own, up to its share of `sessions`, so that one may refuse a session while
+//! another has room. Discovery comes to all of them, and is counted by each.
+//!
 //! # Counters
 //! [`FirewallCounter`] and [`FirewallDrop`]; and for each rule and default how many packets it decided on. The
 //! packets of a session that was allowed are counted by `in-session` alone.

@@ -66,7 +66,11 @@ impl Blueprint for Plan {
         Box::new(Firewall {
             rules: self.rules.clone(),
             timeouts: self.timeouts,
-            sessions: SessionTable::new(self.sessions, build.seed, build.objects),
+            sessions: SessionTable::new(
+                build.share.part_of(self.sessions),
+                build.seed,
+                build.objects,
+            ),
             absence: Absence::new(build.objects),
         })
     }

@@ -19,7 +19,7 @@ use crate::config::{Claim, ClaimRole, ConfigError, Kind, Mac, PathStep, Prefix, 
 
 /// Sessions where the configuration says nothing.
 const DEFAULT_SESSIONS: u32 = 65_536;
-/// Most sessions of one load balancer on one worker: some 100 bytes each.
+/// Most sessions of one load balancer: some 100 bytes each.
 const MAX_SESSIONS: u32 = 1 << 22;
 /// Longest timeout in seconds: a week.
 const MAX_TIMEOUT: u32 = 7 * 24 * 3600;
@@ -80,7 +80,7 @@ pub struct Config {
     /// Where packets for servers go, where no router's interface is at the inside.
     #[serde(default)]
     pub inside_mac: Option<Mac>,
-    /// Sessions at most, on each worker; 65536 where absent.
+    /// Sessions at most; 65536 where absent.
     #[serde(default)]
     pub sessions: Option<u32>,
     /// How long sessions live.

@@ -17,7 +17,7 @@
 //!         - { address: 10.0.1.12, port: 8080, weight: 2 }
 //!         - { address: 10.0.1.13, weight: 0 }           # keeps its connections, takes no new ones
 //!       inside-mac: "02:00:00:00:01:01"     # the servers' router; not needed where the chain ends at a router
-//!       sessions: 65536                     # on each worker
+//!       sessions: 65536
 //!       timeouts: { opening: 30, established: 7440, closing: 120, udp: 120 }   # seconds without a packet
 //! ```
 //!
@@ -44,6 +44,12 @@
 //! their clients' next packets choose among the rest, and other connections stay where they are. See [`maglev`] for
 //! why no table is computed for that.
 //!
+//! # Many workers
+//! Each worker of a crew has its share of `sessions`, and a connection is that worker's to whom its client belongs. All of
+//! them choose from the same table, and by nothing that differs among them: which backend a client gets does not depend on
+//! how many workers there are, nor on what they saw before. A server that speaks with a client around the load balancer is
+//! where that client is; servers that speak with each other from the ports of their services share one worker.
+//!
 //! # What it does not do
 //! It has one virtual address; several are several load balancers in one chain. It doesn't check the backends' health
 //! by itself. Clients on the inside are not served. There is no direct server return and no source translation.
@@ -67,6 +73,7 @@ use core::net::{IpAddr, SocketAddr};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use chainplane_dataplane::crew::Claim;
 use chainplane_dataplane::function::{Blueprint, Build, Function};
 use chainplane_dataplane::packet::Mac;
 use foldhash::fast::FixedState;
@@ -173,5 +180,22 @@ impl LoadBalancer {
 impl Blueprint for LoadBalancer {
     fn build(&self, build: &mut Build<'_>) -> Box<dyn Function> {
         Box::new(process::Balancer::new(Arc::clone(&self.0), build))
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        let Service {
+            address,
+            port,
+            protocol,
+        } = self.0.service;
+        let servers = self.0.servers.iter();
+        let servers = servers.map(|server| (server.address, server.port));
+        let fixed = servers.chain([(address, port)]);
+        let claim = |(address, port)| Claim::Fixed {
+            address,
+            protocol,
+            port,
+        };
+        fixed.map(claim).collect()
     }
 }

@@ -66,7 +66,7 @@ static DESCRIPTOR: Descriptor = Descriptor {
     drops: Reason::INFO,
 };
 
-/// The load balancer of one worker.
+/// A load balancer, as one worker runs it.
 pub struct Balancer {
     tables: Arc<Tables>,
     /// By client, whichever way a packet goes.
@@ -75,13 +75,17 @@ pub struct Balancer {
     /// ends at once, however many there are.
     backends: ObjectRange,
     seen: Seen,
+    /// Whether it counts what all workers of a crew see.
+    speaks_for_all: bool,
 }
 
 impl Balancer {
     pub(super) fn new(tables: Arc<Tables>, build: &mut Build<'_>) -> Self {
-        let sessions = SessionTable::new(tables.capacity, build.seed, build.objects);
+        let capacity = build.share.part_of(tables.capacity);
+        let sessions = SessionTable::new(capacity, build.seed, build.objects);
         Self {
             sessions,
+            speaks_for_all: build.share.index() == 0,
             backends: build.objects.reserve(tables.servers.len()),
             seen: Seen::new(tables.states.clone()),
             tables,
@@ -398,10 +402,12 @@ impl Function for Balancer {
     }
 
     fn tick(&mut self, cx: &mut Context<'_>) {
-        let backends = self.backends;
+        let (backends, counts) = (self.backends, self.speaks_for_all);
         self.seen.refresh(|backend| {
             cx.objects().invalidate(backends.at(backend));
-            cx.event(Counter::BackendsLost);
+            if counts {
+                cx.event(Counter::BackendsLost);
+            }
         });
         let (seen, now) = (&self.seen, cx.now());
         let mut lost = 0;

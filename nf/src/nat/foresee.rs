@@ -34,9 +34,8 @@ impl Nat {
             let mapping = self.mappings.foresee(tuple.vlan, tuple.protocol, tuple.src);
             foreseen.push((at, mapping));
         }
-        let mut made = 0;
         for (_, mapping) in &mut foreseen {
-            self.mappings.foresee_choice(mapping, &mut made);
+            self.mappings.foresee_choice(mapping);
         }
         for (at, mapping) in foreseen {
             let outer = self.mappings.foresee_outer(&mapping);

@@ -39,6 +39,11 @@ impl Forwards {
         }
     }
 
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Static> {
+        self.by_outer.iter()
+    }
+
     /// Where what is sent to this side of the pool goes.
     pub fn inner(&self, protocol: u8, outer: Endpoint) -> Option<Endpoint> {
         find(&self.by_outer, protocol, outer, |forward| forward.outer).map(|forward| forward.inner)

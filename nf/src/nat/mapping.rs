@@ -6,9 +6,10 @@
 use core::hash::BuildHasher;
 use core::net::{IpAddr, Ipv4Addr};
 
+use chainplane_dataplane::crew::Share;
 use chainplane_dataplane::function::{Build, Context, INSIDE, Interface, OUTSIDE};
 use chainplane_dataplane::objects::Objects;
-use chainplane_dataplane::packet::{Mac, protocol};
+use chainplane_dataplane::packet::Mac;
 use chainplane_dataplane::session::{Hashed, InsertError, Key, Packed, SessionId, SessionTable};
 use chainplane_dataplane::time::Time;
 use foldhash::SharedSeed;
@@ -16,11 +17,15 @@ use foldhash::fast::SeedableRandomState;
 
 use super::forward::Forwards;
 use super::pool::Pool;
+use super::ports::Choice;
 use crate::track::{Endpoint, Phase, TimeoutTicks, ipv6_of, pack_kind, unpack_kind, words};
 
 /// Ports tried at one pool address before it counts as exhausted; with nine of ten ports taken, all of them are
 /// taken once in 10^5 times.
 const TRIES: u64 = 128;
+/// Of which so many are even for an even inside port, and odd for an odd one (RFC 4787, REQ-4), and always the same: what
+/// comes back has the port that it had, if it is free.
+const TRIES_LIKE: u64 = 64;
 /// Ports of those tried together.
 const TOGETHER: usize = 4;
 /// Pool addresses tried.
@@ -105,13 +110,17 @@ pub(super) type MappingId = SessionId;
 /// What is foreseen of an inside host's port that most likely has no mapping.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Foreseen {
-    protocol: u8,
-    /// Its own port at the host's address.
-    outer: Endpoint,
-    /// Of inside and outside.
-    hashes: [u64; 2],
-    /// The number of the choice by which another port is chosen, as its own is taken.
-    choice: Option<u64>,
+    inner: End,
+    /// The host's address of the pool.
+    address: Ipv4Addr,
+    /// Ports that it may have; none are left to this worker without.
+    choice: Option<Choice>,
+    /// Of the inside.
+    hash: u64,
+    /// Of the outside with the same port, where that may be had.
+    same: Option<u64>,
+    /// Another port is chosen.
+    other: bool,
 }
 
 /// Why there is no mapping for a packet.
@@ -130,7 +139,9 @@ pub(super) struct Mappings {
     forwards: Forwards,
     timeouts: TimeoutTicks,
     hasher: SeedableRandomState,
-    /// Ports chosen at random so far: no two choices are the same.
+    /// Whose ports are chosen.
+    share: Share,
+    /// How often a port was looked for: so others are tried each time where nothing else is free.
     choices: u64,
 }
 
@@ -149,6 +160,7 @@ impl Mappings {
             forwards,
             timeouts,
             hasher: SeedableRandomState::with_seed(build.seed, SharedSeed::global_fixed()),
+            share: build.share,
             choices: 0,
         }
     }
@@ -217,31 +229,28 @@ impl Mappings {
         self.table.remove(id, objects);
     }
 
-    /// A free address and port of the pool: the host's own address, its own port if possible.
+    /// A free address and port of the pool: the host's own address, which all workers agree on, its own port if
+    /// possible.
     fn choose(&mut self, inner: &End, objects: &Objects, now: Time) -> Option<(Endpoint, Hashed)> {
         let own = self.own_address(inner.vlan, inner.endpoint.address);
-        let End {
-            protocol, endpoint, ..
-        } = *inner;
+        let choice = Choice::of(self.share, inner.protocol, inner.endpoint.port)?;
         for offset in 0..self.pool.len().min(ADDRESSES) {
             let address = self.pool.nth(own % self.pool.len() + offset)?;
             self.choices += 1;
-            let end = |port| self.outer_end(protocol, Endpoint::new(address, port));
+            let end = |port| self.outer_end(inner.protocol, Endpoint::new(address, port));
             let is_free = |end: &mut (Endpoint, Hashed)| {
-                self.forwards.inner(protocol, end.0).is_none()
+                self.forwards.inner(inner.protocol, end.0).is_none()
                     && self.table.find_hashed(&mut end.1, objects, now).is_none()
             };
-            if endpoint.port >= range_of(protocol, endpoint.port).0 {
-                let mut same = end(endpoint.port);
-                if is_free(&mut same) {
-                    return Some(same);
-                }
+            if let Some(mut same) = choice.same().map(end)
+                && is_free(&mut same)
+            {
+                return Some(same);
             }
             for attempt in (0..TRIES).step_by(TOGETHER) {
                 // What looking for them needs is fetched at once.
                 let mut ends: [_; TOGETHER] = core::array::from_fn(|n| {
-                    let attempt = attempt + n as u64;
-                    end(self.random_port(self.choices, attempt, protocol, endpoint.port))
+                    end(self.random_port(&choice, inner, attempt + n as u64))
                 });
                 for (_, end) in &ends {
                     self.table.prefetch(end);
@@ -261,67 +270,80 @@ impl Mappings {
 
     /// Brings near what making a mapping for this inside host's port needs first.
     pub fn foresee(&self, vlan: u16, protocol: u8, inner: Endpoint) -> Foreseen {
-        let key = self.table.hashed(&End::inner(vlan, protocol, inner));
+        let inner = End::inner(vlan, protocol, inner);
+        let key = self.table.hashed(&inner);
         self.table.prefetch(&key);
-        let own = self.own_address(vlan, inner.address);
+        let own = self.own_address(vlan, inner.endpoint.address);
         let address = self.pool.nth(own.checked_rem(self.pool.len()).unwrap_or(0));
-        let outer = Endpoint::new(address.unwrap_or(Ipv4Addr::UNSPECIFIED), inner.port);
-        let outer_key = self.table.hashed(&End::outer(protocol, outer));
-        self.table.prefetch(&outer_key);
+        let address = address.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let choice = Choice::of(self.share, protocol, inner.endpoint.port);
+        let same = choice.and_then(|choice| choice.same()).map(|port| {
+            let (_, key) = self.outer_end(protocol, Endpoint::new(address, port));
+            self.table.prefetch(&key);
+            key.hash()
+        });
         Foreseen {
-            protocol,
-            outer,
-            hashes: [key, outer_key].map(|key| key.hash()),
-            choice: None,
+            inner,
+            address,
+            choice,
+            hash: key.hash(),
+            same,
+            other: false,
         }
     }
 
-    /// Then tells whether another port will be chosen, and brings near what that takes. `made` counts the mappings that
-    /// will be made.
-    pub fn foresee_choice(&self, foreseen: &mut Foreseen, made: &mut u64) {
-        let [inner, outer] = foreseen.hashes;
-        if self.table.may_have(inner) {
+    /// Then tells whether another port will be chosen, and brings near what that takes.
+    pub fn foresee_choice(&self, foreseen: &mut Foreseen) {
+        if self.table.may_have(foreseen.hash) {
             return;
         }
-        *made += 1;
-        if self.table.may_have(outer) {
-            foreseen.choice = Some(self.choices + *made);
-            for end in self.candidates(foreseen) {
-                self.table.prefetch(&end.1);
+        foreseen.other = foreseen.same.is_none_or(|hash| self.table.may_have(hash));
+        if foreseen.other {
+            for (_, key) in self.candidates(foreseen) {
+                self.table.prefetch(&key);
             }
         }
     }
 
     /// At last says which outside the port will have, most likely.
     pub fn foresee_outer(&self, foreseen: &Foreseen) -> Endpoint {
-        if foreseen.choice.is_none() {
-            return foreseen.outer;
+        let same = Endpoint::new(foreseen.address, foreseen.inner.endpoint.port);
+        if !foreseen.other {
+            return same;
         }
         let mut free = self
             .candidates(foreseen)
             .filter(|(_, key)| !self.table.may_have(key.hash()));
-        free.next().map_or(foreseen.outer, |(end, _)| end)
+        free.next().map_or(same, |(end, _)| end)
     }
 
     fn candidates(&self, foreseen: &Foreseen) -> impl Iterator<Item = (Endpoint, Hashed)> {
         let Foreseen {
-            protocol,
-            outer,
+            inner,
+            address,
             choice,
             ..
         } = *foreseen;
-        let attempts = 0..TOGETHER as u64;
-        attempts.map(move |attempt| {
-            let port = self.random_port(choice.unwrap_or(0), attempt, protocol, outer.port);
-            self.outer_end(protocol, Endpoint::new(outer.address, port))
-        })
+        let attempts = choice.map(|choice| (0..TOGETHER as u64).map(move |n| (choice, n)));
+        attempts
+            .into_iter()
+            .flatten()
+            .map(move |(choice, attempt)| {
+                let port = self.random_port(&choice, &inner, attempt);
+                self.outer_end(inner.protocol, Endpoint::new(address, port))
+            })
     }
 
-    /// A port for the one of a host, by the number of the choice and of the attempt.
-    fn random_port(&self, choice: u64, attempt: u64, protocol: u8, port: u16) -> u16 {
-        let (first, count) = range_of(protocol, port);
-        let hash = self.hasher.hash_one((choice, attempt, port));
-        first + (hash % u64::from(count)) as u16
+    /// A port for the one of a host, by the number of the attempt, and that of the choice where all else was taken.
+    fn random_port(&self, choice: &Choice, inner: &End, attempt: u64) -> u16 {
+        let any = attempt >= TRIES_LIKE;
+        let number = if any {
+            self.hasher
+                .hash_one((self.choices, attempt, inner.endpoint.port))
+        } else {
+            self.hasher.hash_one((inner.vlan, inner.endpoint, attempt))
+        };
+        choice.by(number, any)
     }
 
     fn outer_end(&self, protocol: u8, outer: Endpoint) -> (Endpoint, Hashed) {
@@ -360,20 +382,11 @@ impl Mappings {
     }
 }
 
-/// The first of the ports among which one is chosen for this one, and how many there are (RFC 4787, REQ-3; RFC 5508,
-/// REQ-1 knows no such ranges for identifiers).
-fn range_of(protocol: u8, port: u16) -> (u16, u32) {
-    match (protocol, port) {
-        (protocol::ICMP, _) => (0, 1 << 16),
-        (_, 0..1024) => (1, 1023),
-        _ => (1024, (1 << 16) - 1024),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::track::Timeouts;
+    use chainplane_dataplane::packet::protocol;
 
     /// Many hosts that use three ports each, the same ones, at two addresses: nearly all get another port.
     #[test]
@@ -382,6 +395,7 @@ mod tests {
         let mut build = Build {
             objects: &mut objects,
             seed: 7,
+            share: Share::WHOLE,
         };
         let pool = Pool::new(&["203.0.113.2/31".parse().unwrap()]);
         let (forwards, ticks) = (Forwards::new(&[]), Timeouts::default().ticks());
@@ -391,9 +405,8 @@ mod tests {
         for host in 0..60 {
             let inner = [2000, 2001, 2002].map(|port| Endpoint::new([10, 0, 0, host], port));
             let mut foreseen = inner.map(|inner| mappings.foresee(0, udp, inner));
-            let mut made = 0;
             for one in &mut foreseen {
-                mappings.foresee_choice(one, &mut made);
+                mappings.foresee_choice(one);
             }
             let outer = foreseen.map(|one| mappings.foresee_outer(&one));
             for (inner, outer) in inner.into_iter().zip(outer) {
@@ -405,11 +418,10 @@ mod tests {
                 assert_eq!(made.unwrap().1, outer);
                 others += u32::from(inner_port != outer.port);
             }
-            // What has a mapping makes none.
+            // What has a mapping chooses no port.
             let mut known = mappings.foresee(0, udp, inner[0]);
-            let mut made = 0;
-            mappings.foresee_choice(&mut known, &mut made);
-            assert_eq!(made, 0);
+            mappings.foresee_choice(&mut known);
+            assert!(!known.other);
         }
         assert_eq!(others, 3 * (60 - 2));
     }

@@ -18,7 +18,8 @@
 //!   4787, REQ-1; RFC 5382, REQ-1): one inside address and port keeps one outside address and port, whomever it
 //!   talks to, while any of its sessions lives. A host keeps its pool address (REQ-2) unless it has no port left.
 //! * The source port is kept where it is free; otherwise a free one of the same range (below 1024, or not) is chosen
-//!   at random (REQ-3; RFC 6056). Parity is not kept.
+//!   at random (REQ-3; RFC 6056), of the same parity (REQ-4) unless 64 of those are taken. An endpoint whose mapping has
+//!   ended gets the same port again while it is free.
 //! * Filtering is address- and port-dependent towards the outside (REQ-8): in comes only what answers a session.
 //!   Hosts inside reach each other's mappings without that.
 //! * Hairpinning (REQ-9): a packet from `inside` to a pool address that has a mapping or a forward turns round, both
@@ -42,10 +43,26 @@
 //! * A TCP mapping that many connections share, one of which fell silent without FIN or RST, may live on for
 //!   `tcp-established` after its last packet.
 //!
+//! # Many workers
+//! Each worker of a crew has sessions and mappings of its own, up to its share of `sessions`, and gives away its share of
+//! every pool address's ports and identifiers: a packet to one of them is that worker's. So the source port is kept only
+//! where it is of the share. An inside endpoint belongs to one worker, whomever it speaks with, and a forward's packets
+//! to their client's. All workers give a host the same pool address. There are three cases in which an endpoint gets
+//! further mappings, one at another worker each:
+//! * It sends to another host's mapping. That is at the other host's worker, which maps the sender as well: the other
+//!   host sees it come from another port than hosts outside do, and what is sent there reaches it. Where the sender is a
+//!   forwarded port, which appears as its forward, only the mapping that hosts outside see leads to an answer.
+//! * Its peer is in `inside`, too, but is reached by the outside: the two decide together.
+//! * It is a load balancer's server and opens connections from the port of its service: its peers decide.
+//!
+//! Without `inside`, private addresses (RFC 1918, RFC 6598) count as inside here; hosts with others have a mapping for each
+//! worker that their peers belong to.
+//!
 //! # Counters
 //! [`NatCounter`] and [`NatDrop`].
 
 mod arp;
+mod claims;
 mod config;
 mod error;
 mod foresee;
@@ -53,11 +70,14 @@ mod forward;
 mod mapping;
 mod open;
 mod pool;
+mod ports;
 mod process;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_crews;
 
 pub use config::{Config, Forward, Transport};
 pub use process::{NatCounter, NatDrop};

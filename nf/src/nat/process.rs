@@ -2,6 +2,7 @@
 
 use core::net::IpAddr;
 
+use chainplane_dataplane::crew::Claim;
 use chainplane_dataplane::function::{
     Blueprint, Build, Context, Descriptor, Function, Glimpse, INSIDE, Interface, OUTSIDE,
     SessionInfo, Verdict,
@@ -12,11 +13,11 @@ use chainplane_dataplane::packet::{Mac, Packet, ethertype, protocol};
 use chainplane_dataplane::session::{Hashed, InsertError, SessionId, SessionTable, Way};
 use chainplane_dataplane::time::Time;
 
-use super::arp;
 use super::forward::Forwards;
 use super::mapping::Mappings;
 use super::open::{Opening, Session};
 use super::pool::Pool;
+use super::{arp, claims};
 use crate::config::Prefix;
 use crate::track::{Absence, Phase, TimeoutTicks, Tuple, is_icmp_error};
 
@@ -84,10 +85,11 @@ pub(super) struct Plan {
 impl Blueprint for Plan {
     fn build(&self, build: &mut Build<'_>) -> Box<dyn Function> {
         let (pool, forwards) = (self.pool.clone(), self.forwards.clone());
+        let sessions = build.share.part_of(self.sessions);
         Box::new(Nat {
-            sessions: SessionTable::new(self.sessions, build.seed, build.objects),
+            sessions: SessionTable::new(sessions, build.seed, build.objects),
             absence: Absence::new(build.objects),
-            mappings: Mappings::new(pool, forwards, self.timeouts, self.sessions, build),
+            mappings: Mappings::new(pool, forwards, self.timeouts, sessions, build),
             pool: self.pool.clone(),
             inside: self.inside.clone(),
             forwards: self.forwards.clone(),
@@ -96,6 +98,13 @@ impl Blueprint for Plan {
             timeouts: self.timeouts,
             sweeps_mappings: false,
         })
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        let mut claims = claims::of_forwards(&self.forwards);
+        claims.extend(claims::of_pool(&self.pool));
+        claims.extend(claims::of_inside(&self.inside));
+        claims
     }
 }
 

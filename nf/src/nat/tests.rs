@@ -107,6 +107,7 @@ fn what_is_foreseen_of_new_flows_is_what_becomes_of_them() {
     let nat = plan.build(&mut Build {
         objects: &mut objects,
         seed: 5,
+        share: chainplane_dataplane::crew::Share::WHOLE,
     });
     let mut sim = sim(&config, None);
     let server = at("192.0.2.1:53");

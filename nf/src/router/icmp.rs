@@ -3,6 +3,7 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
+use chainplane_dataplane::crew::Share;
 use chainplane_dataplane::packet::{
     Gso, Packet, Pseudo, Sum, checksum, ethertype, protocol, pseudo_header,
 };
@@ -170,32 +171,39 @@ pub struct Limiter {
     /// Nanoseconds saved up.
     saved: u64,
     last: Time,
+    /// What an error costs, in nanoseconds.
+    cost: u64,
+    /// What can be saved.
+    most: u64,
 }
 
-/// Errors in a second, in the long run.
+/// Errors in a second, in the long run, from all workers together.
 pub const RATE: u64 = 100;
-/// Errors at once.
-pub const BURST: u64 = 50;
-const COST: u64 = Duration::from_secs(1).as_nanos() as u64 / RATE;
-
-impl Default for Limiter {
-    fn default() -> Self {
-        Self {
-            saved: COST * BURST,
-            last: Time::default(),
-        }
-    }
-}
+/// Errors at once, from all workers together.
+pub const BURST: usize = 50;
 
 impl Limiter {
+    /// A full bucket for a worker's share of errors.
+    pub fn new(share: Share) -> Self {
+        let second = Duration::from_secs(1).as_nanos() as u64;
+        let cost = second / RATE * u64::from(share.of());
+        let most = cost * share.part_of(BURST) as u64;
+        Self {
+            saved: most,
+            last: Time::default(),
+            cost,
+            most,
+        }
+    }
+
     /// Whether one more may be sent now.
     pub fn allow(&mut self, now: Time) -> bool {
         let elapsed = now.0.saturating_sub(self.last.0);
-        self.saved = self.saved.saturating_add(elapsed).min(COST * BURST);
+        self.saved = self.saved.saturating_add(elapsed).min(self.most);
         self.last = now;
-        let allowed = self.saved >= COST;
+        let allowed = self.saved >= self.cost;
         if allowed {
-            self.saved -= COST;
+            self.saved -= self.cost;
         }
         allowed
     }
@@ -205,16 +213,35 @@ impl Limiter {
 mod tests {
     use super::*;
 
+    fn count(limiter: &mut Limiter, now: Time) -> usize {
+        (0..1000).filter(|_| limiter.allow(now)).count()
+    }
+
     #[test]
     fn the_limiter_lets_a_burst_through_and_then_its_rate() {
-        let mut limiter = Limiter::default();
+        let mut limiter = Limiter::new(Share::WHOLE);
         let mut now = Time(5 << 40);
-        let count =
-            |limiter: &mut Limiter, now| (0..1000).filter(|_| limiter.allow(now)).count() as u64;
         assert_eq!(count(&mut limiter, now), BURST);
         now = now + Duration::from_millis(100);
-        assert_eq!(count(&mut limiter, now), RATE / 10);
+        assert_eq!(count(&mut limiter, now), RATE as usize / 10);
         now = now + Duration::from_hours(1);
         assert_eq!(count(&mut limiter, now), BURST);
+    }
+
+    #[test]
+    fn workers_share_the_errors_that_may_be_sent() {
+        for of in [2, 3, 5] {
+            let limiter = |index| Limiter::new(Share::new(index, of));
+            let mut limiters: Vec<_> = (0..of).map(limiter).collect();
+            let mut all = |now| -> usize { limiters.iter_mut().map(|one| count(one, now)).sum() };
+            let mut now = Time(5 << 40);
+            assert!((BURST..BURST + of as usize).contains(&all(now)));
+            let mut later = 0;
+            for _ in 0..100 {
+                now = now + Duration::from_millis(100);
+                later += all(now);
+            }
+            assert!((RATE as usize * 10 - of as usize..=RATE as usize * 10).contains(&later));
+        }
     }
 }

@@ -26,6 +26,14 @@
 //! A MAC address that is not given is made from the function's and the interface's name. An interface has an MTU of
 //! at least 576, with IPv6 1280; subnets of two interfaces do not overlap; a next hop is in an interface's subnet.
 //!
+//! # Many workers
+//! Each worker of a crew finds neighbours by itself, and asks again by itself whether they are still there, so that a
+//! neighbour may be asked by each. Every ARP and neighbour discovery message comes to all of them and is counted by each,
+//! but answered by one; all learn the same from it, an answer to another worker's question included. Who that question
+//! was from can't be told, so an answer to one of the router's own addresses that nobody asked for makes a neighbour
+//! known, too, as a question would. The ICMP errors that may be sent, the packets that may wait and the neighbours that may
+//! be looked for are shared out; 3 packets may wait for a neighbour on each worker.
+//!
 //! # Counters
 //! `names.rs` declares every counter and drop reason with its meaning; operators see them in `show`.
 //!

@@ -3,6 +3,9 @@
 //! A fixed number of slots, allocated once, found by a keyed hash. Each slot is an object of the worker: when its
 //! address changes or it is given up, every flow record that used it runs the stages again.
 //!
+//! Workers that run the router together each know all neighbours: what tells of one comes to all of them. So the table is
+//! of the same size on each, and an answer to what another worker asked counts like one to a question of its own.
+//!
 //! Nobody can make the table grow, nor push a configured neighbour out. What only announced itself never displaces
 //! anyone; what the router has to find displaces first those that nothing was ever sent to.
 
@@ -11,6 +14,7 @@ use core::time::Duration;
 use std::hash::BuildHasher;
 
 use arrayvec::ArrayVec;
+use chainplane_dataplane::crew::Share;
 use chainplane_dataplane::function::Interface;
 use chainplane_dataplane::objects::{ObjectId, ObjectRange, Objects};
 use chainplane_dataplane::packet::{Mac, Packet};
@@ -22,7 +26,7 @@ use super::tables::StaticNeighbour;
 
 /// Neighbours beside those in the configuration.
 pub const CAPACITY: usize = 4096;
-/// Neighbours being looked for at the same time.
+/// Neighbours being looked for at the same time, by all workers.
 pub const MAX_PENDING: usize = 512;
 /// Packets that wait for one neighbour.
 pub const MAX_WAITING: usize = 3;
@@ -107,7 +111,7 @@ pub enum Learnt {
 /// How sure a message makes us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {
-    /// An answer to our question: packets get there and back.
+    /// An answer to our question, or to that of another worker who is the same router: packets get there and back.
     Answer,
     /// A word of its own, to us: it may be new.
     Announced,
@@ -123,6 +127,10 @@ pub struct Neighbours {
     objects: ObjectRange,
     hasher: SeedableRandomState,
     pending: usize,
+    /// Neighbours looked for at most.
+    most_pending: usize,
+    /// Others ask, too.
+    in_crew: bool,
     waiting: usize,
     eviction_hand: usize,
     /// Moves on with every change of what [`Neighbours::ready`] says.
@@ -142,7 +150,7 @@ struct Sweep {
 }
 
 impl Neighbours {
-    pub fn new(fixed: &[StaticNeighbour], seed: u64, objects: &mut Objects) -> Self {
+    pub fn new(fixed: &[StaticNeighbour], seed: u64, objects: &mut Objects, share: Share) -> Self {
         let capacity = fixed.len() + CAPACITY;
         let vacant = || Entry {
             place: Place {
@@ -162,6 +170,8 @@ impl Neighbours {
             objects: objects.reserve(capacity),
             hasher: SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
             pending: 0,
+            most_pending: share.part_of(MAX_PENDING),
+            in_crew: share.of() > 1,
             waiting: 0,
             eviction_hand: 0,
             version: 0,
@@ -286,7 +296,7 @@ impl Neighbours {
 
     /// Starts to look for a neighbour that is not in the table. `None` when too many are being looked for.
     pub fn want(&mut self, place: Place, objects: &mut Objects, now: Time) -> Option<Slot> {
-        if self.pending >= MAX_PENDING {
+        if self.pending >= self.most_pending {
             return None;
         }
         if self.free.is_empty() {
@@ -330,10 +340,12 @@ impl Neighbours {
     ) -> Learnt {
         let slot = match self.find(&place) {
             Some(slot) => slot,
-            None if evidence == Evidence::Announced => match self.take(place) {
-                Some(slot) => slot,
-                None => return Learnt::Full,
-            },
+            None if evidence == Evidence::Announced || self.is_others(evidence) => {
+                match self.take(place) {
+                    Some(slot) => slot,
+                    None => return Learnt::Full,
+                }
+            }
             None => return Learnt::Ignored,
         };
         let learnt = match self.state(slot) {
@@ -353,6 +365,11 @@ impl Neighbours {
             objects.invalidate(self.object(slot));
         }
         learnt
+    }
+
+    /// Whether it may be the answer to a question of another worker's, of which this one does not know.
+    pub fn is_others(&self, evidence: Evidence) -> bool {
+        self.in_crew && evidence == Evidence::Answer
     }
 
     /// Has a known neighbour asked soon whether it is still there.
@@ -470,13 +487,13 @@ mod tests {
         Mac([2, 0, 0, 0, 0, last])
     }
 
-    fn table(objects: &mut Objects) -> Neighbours {
+    fn table(objects: &mut Objects, share: Share) -> Neighbours {
         let fixed = StaticNeighbour {
             interface: Interface(0),
             address: place(1).address,
             mac: mac(1),
         };
-        Neighbours::new(&[fixed], 7, objects)
+        Neighbours::new(&[fixed], 7, objects, share)
     }
 
     #[derive(Clone, Debug)]
@@ -504,7 +521,7 @@ mod tests {
         #[test]
         fn behaves_like_a_map(ops in proptest::collection::vec(op(), 1..200)) {
             let mut objects = Objects::default();
-            let mut table = table(&mut objects);
+            let mut table = table(&mut objects, Share::WHOLE);
             let mut model: HashMap<u16, Option<Mac>> = HashMap::from([(1, Some(mac(1)))]);
             let now = Time(1 << 40);
             for op in ops {
@@ -563,7 +580,7 @@ mod tests {
     #[test]
     fn a_flood_neither_grows_the_table_nor_displaces_anyone() {
         let mut objects = Objects::default();
-        let mut table = table(&mut objects);
+        let mut table = table(&mut objects, Share::WHOLE);
         let now = Time(1 << 40);
         table.want(place(2), &mut objects, now).unwrap();
         table.learn(place(2), mac(2), Evidence::Answer, &mut objects, now);
@@ -582,9 +599,35 @@ mod tests {
     }
 
     #[test]
+    fn members_of_a_crew_learn_from_answers_to_others() {
+        let mut objects = Objects::default();
+        let (now, unasked) = (Time(1 << 40), place(2));
+        let mut alone = table(&mut objects, Share::WHOLE);
+        let learnt = alone.learn(unasked, mac(2), Evidence::Answer, &mut objects, now);
+        assert_eq!(learnt, Learnt::Ignored);
+        let mut member = table(&mut objects, Share::new(1, 2));
+        let learnt = member.learn(unasked, mac(2), Evidence::Overheard, &mut objects, now);
+        assert_eq!(learnt, Learnt::Ignored);
+        member.learn(unasked, mac(2), Evidence::Answer, &mut objects, now);
+        assert_eq!(member.ready(&unasked).map(|(_, mac)| mac), Some(mac(2)));
+        // It is as sure of it as if it had asked itself.
+        let asked_again = |now| member.due(now, &mut 1000).is_some();
+        let times = [FIRST_REFRESH, REFRESH].map(|after| now + after);
+        assert_eq!(times.map(asked_again), [false, true]);
+        // Neighbours that are looked for are shared out; those that are known are not.
+        let mut member = table(&mut objects, Share::new(1, 2));
+        let mut wanted = |host| member.want(place(host), &mut objects, now).is_some();
+        assert_eq!(
+            (10..1000).filter(|host| wanted(*host)).count(),
+            MAX_PENDING / 2
+        );
+        assert_eq!(member.entries.len(), CAPACITY + 1);
+    }
+
+    #[test]
     fn every_deadline_is_met_in_bounded_pieces() {
         let mut objects = Objects::default();
-        let mut table = table(&mut objects);
+        let mut table = table(&mut objects, Share::WHOLE);
         let mut now = Time(1 << 40);
         for host in 100..400 {
             table.want(place(host), &mut objects, now).unwrap();

@@ -16,6 +16,8 @@ use super::ndp;
 use super::neighbours::{Neighbours, Place, Waiting};
 use super::tables::{Source, Tables, Target, is_link_local};
 
+/// Packets that wait for neighbours, all together, on all workers.
+const MAX_WAITING: usize = 64;
 /// Bytes of a link header without tags.
 pub(super) const ETHERNET: usize = 14;
 
@@ -26,9 +28,10 @@ impl Blueprint for RouterBlueprint {
     fn build(&self, build: &mut Build<'_>) -> Box<dyn Function> {
         Box::new(Router {
             tables: Arc::clone(&self.0),
-            neighbours: Neighbours::new(&self.0.neighbours, build.seed, build.objects),
+            neighbours: Neighbours::new(&self.0.neighbours, build.seed, build.objects, build.share),
             forwarder: Forwarder::new(&self.0),
-            limiter: Limiter::default(),
+            limiter: Limiter::new(build.share),
+            most_waiting: build.share.part_of(MAX_WAITING),
             scratch: Vec::with_capacity(icmp::MAX_FRAME),
         })
     }
@@ -44,6 +47,8 @@ pub struct Router {
     pub(super) neighbours: Neighbours,
     pub(super) forwarder: Forwarder,
     limiter: Limiter,
+    /// Packets that wait for neighbours, at most.
+    pub(super) most_waiting: usize,
     /// Where ICMP errors are written; never grows.
     scratch: Vec<u8>,
 }

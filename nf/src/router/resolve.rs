@@ -12,8 +12,6 @@ use super::ndp::{self, Message};
 use super::neighbours::{Evidence, FIRST_REFRESH, Learnt, Place, Slot, State, Waiting};
 use super::process::Router;
 
-/// Packets that wait for neighbours, all together.
-const MAX_WAITING: usize = 64;
 /// Neighbours asked or given up in one poll; each may tell three senders, and a poll has room for 64 packets.
 const DUE_PER_TICK: usize = 8;
 /// Neighbours looked at in one poll.
@@ -32,7 +30,7 @@ impl Router {
             self.ask(cx, slot);
             slot
         };
-        if self.neighbours.waiting() >= MAX_WAITING {
+        if self.neighbours.waiting() >= self.most_waiting {
             return Verdict::drop(waiting.packet, Drop::Unresolved);
         }
         cx.hold();
@@ -200,17 +198,21 @@ impl Router {
             interface: from,
             address,
         };
+        let evidence = if solicited {
+            Evidence::Answer
+        } else {
+            Evidence::Overheard
+        };
         let Some(slot) = self.neighbours.find(&place) else {
+            if let Some(mac) = mac.filter(|_| self.is_new_to_us(place, evidence)) {
+                self.learn(cx, place, mac, evidence);
+                return Verdict::Consume(packet);
+            }
             return Verdict::drop(packet, Drop::NotAsked);
         };
         let known = match self.neighbours.state(slot) {
             State::Known { mac, .. } => Some(mac),
             _ => None,
-        };
-        let evidence = if solicited {
-            Evidence::Answer
-        } else {
-            Evidence::Overheard
         };
         match (known, mac.or(known)) {
             (Some(old), Some(new)) if old != new && !overriding => {
@@ -220,6 +222,12 @@ impl Router {
             (_, None) => {}
         }
         Verdict::Consume(packet)
+    }
+
+    /// Whether a neighbour that this worker did not ask for may be one that another worker asked for.
+    fn is_new_to_us(&self, place: Place, evidence: Evidence) -> bool {
+        let link = self.tables.link(place.interface);
+        self.neighbours.is_others(evidence) && link.is_neighbour(place.address)
     }
 
     fn learn(&mut self, cx: &mut Context<'_>, place: Place, mac: Mac, evidence: Evidence) {

@@ -5,7 +5,7 @@ use std::path::Path as FilePath;
 use std::process::ExitCode;
 
 use super::{explain, open, print};
-use crate::plan::{self, Plan};
+use crate::plan::{Plan, Told};
 use crate::spec::Model;
 
 /// Widest line of a drawing.
@@ -15,12 +15,11 @@ const WIDTH: usize = 78;
 pub fn run(file: &FilePath) -> Result<ExitCode, ExitCode> {
     let checked = open(file)?;
     let plan = Plan::new(&checked.model).map_err(|errors| explain(&checked.explain(errors)))?;
-    let ways = plan::explain(&checked.model, &plan.ways(&checked.model));
-    print(&summary(&checked.model, &ways))
+    print(&summary(&checked.model, &plan.told))
 }
 
 /// What the configuration describes, in a few lines.
-fn summary(model: &Model, ways: &[String]) -> String {
+fn summary(model: &Model, told: &Told) -> String {
     let mut out = String::new();
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let _ = writeln!(
@@ -41,11 +40,13 @@ fn summary(model: &Model, ways: &[String]) -> String {
         };
         draw(&mut out, name, widest, &model.words(path));
     }
-    if !ways.is_empty() {
-        out.push('\n');
-    }
-    for way in ways {
-        let _ = writeln!(out, "  {way}");
+    for lines in [&told.ways, &told.parts] {
+        if !lines.is_empty() {
+            out.push('\n');
+        }
+        for line in lines {
+            let _ = writeln!(out, "  {line}");
+        }
     }
     let _ = writeln!(out, "\nno errors");
     out

@@ -111,8 +111,8 @@ fn chains(out: &mut String, report: &Report) {
     for chain in &report.chains {
         let _ = writeln!(out, "  {:12} {}", chain.name, chain.elements.join(" -- "));
     }
-    for way in &report.ways {
-        let _ = writeln!(out, "  {way}");
+    for line in report.ways.iter().chain(&report.parts) {
+        let _ = writeln!(out, "  {line}");
     }
     out.push('\n');
 }

@@ -7,6 +7,7 @@
 pub mod client;
 pub mod report;
 pub mod server;
+mod watches;
 
 use serde::{Deserialize, Serialize};
 

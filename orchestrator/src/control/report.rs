@@ -9,7 +9,6 @@ use chainplane_vhost::net::{feature, protocol_feature};
 use serde::{Deserialize, Serialize};
 
 use crate::instance::Instance;
-use crate::plan;
 
 /// Values by name. Counters that are 0 are there as well, so that scripts find them.
 pub type Values = BTreeMap<String, u64>;
@@ -32,6 +31,8 @@ pub struct Report {
     pub chains: Vec<ChainReport>,
     /// Which way packets go, and why, in a line for all ports of which that is the same.
     pub ways: Vec<String>,
+    /// Which workers run what, and why, in a line for all ports of which that is the same. Nothing where there is one.
+    pub parts: Vec<String>,
 }
 
 /// A worker.
@@ -56,8 +57,8 @@ pub struct PortReport {
     pub name: String,
     /// Its kind.
     pub kind: String,
-    /// The worker that polls it.
-    pub worker: usize,
+    /// The workers that have it. Counters are of all of them together.
+    pub workers: Vec<usize>,
     /// `up`, or what is missing.
     pub state: String,
     /// What a vhost-user port and its front end agreed on.
@@ -107,8 +108,8 @@ pub struct FunctionReport {
     pub name: String,
     /// Its kind.
     pub kind: String,
-    /// The worker that runs it.
-    pub worker: usize,
+    /// The workers that run it. Counters are of all of them together.
+    pub workers: Vec<usize>,
     /// Its interfaces.
     pub interfaces: Vec<InterfaceReport>,
     /// Packets it made.
@@ -176,19 +177,21 @@ impl Report {
     pub fn of(instance: &Instance) -> Self {
         let model = instance.model();
         let snapshots = instance.snapshots();
-        let ports = model.ports.iter().enumerate().filter_map(|(index, port)| {
-            let (worker, at) = instance.home_of_port(index)?;
-            let counters = &snapshots[worker].ports[at];
-            Some(PortReport::of(
-                port.config.kind(),
-                worker,
-                counters,
-                instance.device(index),
-            ))
+        let port = |name: &str, kind: &str, device| {
+            let homes = instance.homes_of_port(name).into_iter();
+            let homes = homes.map(|(worker, at)| (worker, &snapshots[worker].ports[at]));
+            PortReport::of(kind, homes.collect(), device)
+        };
+        let ports = model.ports.iter().enumerate();
+        let ports = ports.filter_map(|(index, named)| {
+            port(&named.name, named.config.kind(), instance.device(index))
         });
-        let functions = model.functions.iter().enumerate().filter_map(|(index, _)| {
-            let (worker, at) = instance.home_of_function(index)?;
-            Some(FunctionReport::of(worker, &snapshots[worker].functions[at]))
+        let patches = instance.patches().iter().flatten();
+        let patches = patches.filter_map(|name| port(name, "patch", None));
+        let functions = (0..model.functions.len()).filter_map(|index| {
+            let homes = instance.homes_of_function(index).into_iter();
+            let homes = homes.map(|(worker, at)| (worker, &snapshots[worker].functions[at]));
+            FunctionReport::of(homes)
         });
         let workers =
             snapshots
@@ -205,7 +208,7 @@ impl Report {
             name: model.name.clone(),
             uptime_seconds: instance.uptime().as_secs_f64(),
             workers: workers.collect(),
-            ports: ports.collect(),
+            ports: ports.chain(patches).collect(),
             functions: functions.collect(),
             chains: model
                 .paths
@@ -215,23 +218,35 @@ impl Report {
                     elements: model.words(path),
                 })
                 .collect(),
-            ways: plan::explain(model, instance.ways()),
+            ways: instance.told().ways.clone(),
+            parts: instance.told().parts.clone(),
         }
     }
 }
 
 impl PortReport {
-    fn of(kind: &str, worker: usize, port: &PortSnapshot, device: Option<DeviceStatus>) -> Self {
-        Self {
-            name: port.name.clone(),
+    /// What the workers together say that have it; `None` if none does.
+    fn of(
+        kind: &str,
+        homes: Vec<(usize, &PortSnapshot)>,
+        device: Option<DeviceStatus>,
+    ) -> Option<Self> {
+        let mut report = Self {
+            name: homes.first()?.1.name.clone(),
             kind: kind.to_owned(),
-            worker,
+            workers: Vec::new(),
             state: device.as_ref().map_or("up", state).to_owned(),
             negotiated: device.as_ref().and_then(Negotiated::of),
             last_error: device.and_then(|device| device.last_error),
-            counters: values(&port.counters),
-            drops: values(&port.drops),
+            counters: Values::new(),
+            drops: Values::new(),
+        };
+        for (worker, port) in homes {
+            report.workers.push(worker);
+            add(&mut report.counters, &port.counters);
+            add(&mut report.drops, &port.drops);
         }
+        Some(report)
     }
 }
 
@@ -252,11 +267,20 @@ fn state(device: &DeviceStatus) -> &'static str {
 }
 
 impl FunctionReport {
-    fn of(worker: usize, function: &FunctionSnapshot) -> Self {
+    /// What the workers together say that run it; `None` if none does.
+    fn of<'a>(homes: impl Iterator<Item = (usize, &'a FunctionSnapshot)>) -> Option<Self> {
+        let reports = homes.map(|(worker, function)| Self::of_one(worker, function));
+        reports.reduce(|mut all, more| {
+            all.add(more);
+            all
+        })
+    }
+
+    fn of_one(worker: usize, function: &FunctionSnapshot) -> Self {
         Self {
             name: function.name.clone(),
             kind: function.kind.to_owned(),
-            worker,
+            workers: vec![worker],
             interfaces: function
                 .interfaces
                 .iter()
@@ -277,11 +301,42 @@ impl FunctionReport {
             slots: function.slots.clone(),
         }
     }
+
+    /// Adds what another worker says of the same function.
+    fn add(&mut self, other: Self) {
+        self.workers.extend(other.workers);
+        for (interface, other) in self.interfaces.iter_mut().zip(other.interfaces) {
+            interface.in_packets += other.in_packets;
+            interface.in_bytes += other.in_bytes;
+            interface.out_packets += other.out_packets;
+            interface.out_bytes += other.out_bytes;
+        }
+        self.created += other.created;
+        self.consumed += other.consumed;
+        self.held += other.held;
+        self.sessions += other.sessions;
+        for (all, more) in [
+            (&mut self.counters, other.counters),
+            (&mut self.drops, other.drops),
+        ] {
+            for (name, value) in more {
+                *all.entry(name).or_default() += value;
+            }
+        }
+        for (slot, (_, value)) in self.slots.iter_mut().zip(other.slots) {
+            slot.1 += value;
+        }
+    }
 }
 
 fn values(counters: &[(Info, u64)]) -> Values {
-    counters
-        .iter()
-        .map(|(info, value)| (info.name.to_owned(), *value))
-        .collect()
+    let mut values = Values::new();
+    add(&mut values, counters);
+    values
+}
+
+fn add(values: &mut Values, counters: &[(Info, u64)]) {
+    for (info, value) in counters {
+        *values.entry(info.name.to_owned()).or_default() += value;
+    }
 }

@@ -5,15 +5,15 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use chainplane_dataplane::capture::Watch;
 use chainplane_dataplane::pcapng;
 use chainplane_vhost::socket::{Listener, Permissions};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::report::{Report, SessionReport, Sessions};
+use super::watches::Watches;
 use super::{Request, Response};
 use crate::ids;
 use crate::instance::Instance;
@@ -163,13 +163,13 @@ fn serve(stream: &UnixStream, instance: &Weak<Instance>, stop: &AtomicBool) -> i
         Ok(Request::Sessions { function, cursor }) => {
             answer(stream, &sessions(&instance, &function, cursor))
         }
-        Ok(Request::Capture { port }) => match start_capture(&instance, &port) {
-            Ok((watch, start)) => {
+        Ok(Request::Capture { port }) => match instance.capture(&port) {
+            Ok(watches) => {
                 drop(instance);
                 answer(stream, &Response::Capturing {})?;
-                capture(stream, &port, watch, start, stop)
+                capture(stream, &port, Watches::new(watches), stop)
             }
-            Err(error) => answer(stream, &Response::Error(error)),
+            Err(error) => answer(stream, &Response::Error(error.to_string())),
         },
         Err(error) => answer(stream, &Response::Error(format!("not a request: {error}"))),
     }
@@ -206,39 +206,19 @@ fn sessions(instance: &Instance, function: &str, cursor: usize) -> Response {
     }
 }
 
-fn start_capture(instance: &Instance, port: &str) -> Result<(Watch, SystemTime), String> {
-    let index = instance
-        .model()
-        .ports
-        .iter()
-        .position(|named| named.name == port);
-    let index = index.ok_or_else(|| format!("there is no port `{port}`"))?;
-    instance.capture(index).map_err(|error| error.to_string())
-}
-
 /// Streams packets until the client or the instance ends.
 fn capture(
     mut stream: &UnixStream,
     port: &str,
-    mut watch: Watch,
-    start: SystemTime,
+    mut watches: Watches,
     stop: &AtomicBool,
 ) -> io::Result<()> {
-    let start = start
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_nanos() as u64;
     stream.set_read_timeout(Some(CAPTURE_INTERVAL))?;
     let mut file = pcapng::Writer::new(io::BufWriter::new(stream), port)?;
-    while !stop.load(Ordering::Acquire) && !watch.is_over() {
-        while let Some(packet) = watch.next_packet() {
-            file.missed(watch.missed());
-            file.packet(
-                start + packet.time.0,
-                packet.sent,
-                packet.len,
-                &packet.bytes,
-            )?;
+    while !stop.load(Ordering::Acquire) && !watches.are_over() {
+        while let Some((time, packet)) = watches.next_packet() {
+            file.missed(watches.missed());
+            file.packet(time, packet.sent, packet.len, &packet.bytes)?;
         }
         file.flush()?;
         // A client sends nothing more: what there is to read is its end. The wait is the pause between two looks.

@@ -132,11 +132,10 @@ fn conservation(snapshots: &[Snapshot]) -> Proof {
         return proof(false, format!("conservation law: {unbalanced}"));
     }
     let totals = Totals::of(snapshots);
-    let sent: u64 = totals.ports.iter().map(|port| port.tx_packets).sum();
     let text = format!(
         "every packet is accounted for: {} in, {} out, {} dropped",
         number(totals.received()),
-        number(sent),
+        number(totals.sent()),
         number(totals.dropped())
     );
     proof(true, text)

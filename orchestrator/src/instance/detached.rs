@@ -4,9 +4,9 @@ use chainplane_dataplane::engine::Engine;
 use chainplane_dataplane::worker::WakeHandle;
 use chainplane_vhost::backend::Device;
 
-use super::StartError;
 use super::open::OpenedPorts;
 use super::recipe::Recipe;
+use super::{StartError, function_seeds};
 use crate::plan::Plan;
 use crate::spec::Model;
 
@@ -18,19 +18,26 @@ pub struct Detached {
 }
 
 impl Detached {
-    /// Opens a configuration's ports and builds its first worker's engine.
+    /// Opens a configuration's ports and builds the engine of one worker that runs all of it.
     ///
     /// # Errors
     /// The first thing that can't be had.
     pub fn open(model: &Model) -> Result<(Engine, Self), StartError> {
-        let plan = Plan::new(model).map_err(StartError::Plan)?;
+        let mut model = model.clone();
+        model.workers.truncate(1);
+        model.runs.ports.fill(None);
+        model.runs.functions.fill(None);
+        let plan = Plan::new(&model).map_err(StartError::Plan)?;
         let sockets = tempfile::tempdir().map_err(StartError::Directory)?;
         let failed = |error| StartError::Worker(0, error);
         let wake = WakeHandle::new().map_err(failed)?;
+        let wakes = std::slice::from_ref(&wake);
+        let mut opened = OpenedPorts::open(&model, &plan, wakes, sockets.path())?;
+        let seeds = function_seeds(&model);
         let worker = plan.workers.into_iter().next().unwrap_or_default();
-        let opened = OpenedPorts::open(model, &worker, &wake, sockets.path())?;
-        let mut engine = Recipe::new(model, worker)
-            .cook(opened.makers)
+        let makers = opened.makers.pop().unwrap_or_default();
+        let mut engine = Recipe::new(&model, worker, &seeds, None)
+            .cook(makers)
             .map_err(failed)?;
         engine.heed(wake);
         Ok((

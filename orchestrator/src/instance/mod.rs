@@ -3,22 +3,25 @@
 mod detached;
 mod open;
 mod recipe;
+mod start;
 
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use chainplane_dataplane::capture::{self, Watch};
+use chainplane_dataplane::crew::{self, Membership};
 use chainplane_dataplane::stats::Snapshot;
 use chainplane_dataplane::worker::{Idle, SessionPage, WakeHandle, Worker, WorkerConfig};
 use chainplane_vhost::backend::{Device, DeviceStatus};
 
-use crate::plan::{Plan, PlanError, Way, WorkerPlan};
-use crate::spec::file;
+use crate::plan::{Plan, PlanError, Source, Told};
 use crate::spec::model::Model;
+use crate::spec::{self, file};
 
 use open::OpenedPorts;
-use recipe::Recipe;
+use recipe::{Recipe, Seeds};
+use start::Start;
 
 pub use detached::Detached;
 
@@ -71,8 +74,8 @@ pub struct GuestSeat {
 /// What runs on one worker, and how to reach it.
 pub struct Running {
     worker: Worker,
-    /// Indices into the model's ports, in the worker's order.
-    ports: Vec<usize>,
+    /// Its ports and their names, in its order.
+    ports: Vec<(Source, String)>,
     /// Indices into the model's functions, in the worker's order.
     functions: Vec<usize>,
 }
@@ -80,12 +83,13 @@ pub struct Running {
 /// A running configuration. Dropping it stops everything.
 pub struct Instance {
     model: Model,
-    ways: Vec<Option<Way>>,
+    told: Told,
+    patches: Vec<[String; 2]>,
     running: Vec<Running>,
     devices: Vec<(usize, Device)>,
     seats: Vec<GuestSeat>,
     started: Instant,
-    sockets: tempfile::TempDir,
+    _sockets: tempfile::TempDir,
 }
 
 impl Instance {
@@ -96,51 +100,46 @@ impl Instance {
     pub fn start(model: Model) -> Result<Self, StartError> {
         let plan = Plan::new(&model).map_err(StartError::Plan)?;
         let sockets = tempfile::tempdir().map_err(StartError::Directory)?;
+        let wakes = (0..plan.workers.len())
+            .map(|worker| WakeHandle::new().map_err(|error| StartError::Worker(worker, error)));
+        let wakes = wakes.collect::<Result<Vec<_>, _>>()?;
+        let opened = OpenedPorts::open(&model, &plan, &wakes, sockets.path())?;
+        let mut memberships = memberships(&plan, &wakes);
+        let seeds = function_seeds(&model);
+        let patches = plan.patches.into_iter().map(|patch| patch.names);
         let mut instance = Self {
-            ways: plan.ways(&model),
+            told: plan.told,
+            patches: patches.collect(),
             model,
             running: Vec::new(),
-            devices: Vec::new(),
-            seats: Vec::new(),
+            devices: opened.devices,
+            seats: opened.seats,
             started: Instant::now(),
-            sockets,
+            _sockets: sockets,
         };
-        for (index, worker) in plan.workers.into_iter().enumerate() {
-            instance.start_worker(index, worker)?;
+        let mut starts = Vec::new();
+        let mut lists = Vec::new();
+        let workers = plan.workers.into_iter().zip(opened.makers).zip(wakes);
+        for (index, ((plan, makers), wake)) in workers.enumerate() {
+            let ports = plan.ports.iter();
+            let ports = ports.map(|port| (port.source, port.name.clone()));
+            let functions = plan.functions.iter().map(|function| function.index);
+            lists.push((ports.collect(), functions.collect()));
+            let recipe = Recipe::new(&instance.model, plan, &seeds, memberships[index].take());
+            starts.push(Start {
+                config: config(index, instance.model.workers[index]),
+                wake,
+                build: Box::new(move || recipe.cook(makers)),
+            });
         }
-        Ok(instance)
-    }
-
-    fn start_worker(&mut self, index: usize, plan: WorkerPlan) -> Result<(), StartError> {
-        let failed = |error| StartError::Worker(index, error);
-        let wake = WakeHandle::new().map_err(failed)?;
-        let opened = OpenedPorts::open(&self.model, &plan, &wake, self.sockets.path())?;
-        self.devices.extend(opened.devices);
-        self.seats.extend(opened.seats);
-        let settings = self.model.workers[index];
-        let config = WorkerConfig {
-            name: format!("worker-{index}"),
-            core: settings.core.map(|core| core as usize),
-            idle: match settings.idle {
-                file::Idle::Busy => Idle::Busy,
-                file::Idle::Adaptive => Idle::Adaptive,
-                file::Idle::Interrupt => Idle::Interrupt,
-            },
-        };
-        let ports = plan.ports.iter().map(|port| port.index).collect();
-        let functions = plan
-            .functions
-            .iter()
-            .map(|function| function.index)
-            .collect();
-        let (recipe, makers) = (Recipe::new(&self.model, plan), opened.makers);
-        let worker = Worker::start(&config, wake, move || recipe.cook(makers)).map_err(failed)?;
-        self.running.push(Running {
+        let workers = start::start(starts)?.into_iter().zip(lists);
+        let running = |(worker, (ports, functions))| Running {
             worker,
             ports,
             functions,
-        });
-        Ok(())
+        };
+        instance.running = workers.map(running).collect();
+        Ok(instance)
     }
 
     /// The configuration that runs.
@@ -148,9 +147,14 @@ impl Instance {
         &self.model
     }
 
-    /// Which way each port's packets go; `None` for a port in no chain.
-    pub fn ways(&self) -> &[Option<Way>] {
-        &self.ways
+    /// Which way packets go, and who runs what.
+    pub fn told(&self) -> &Told {
+        &self.told
+    }
+
+    /// The names of ports that link two workers: one at each of them.
+    pub fn patches(&self) -> &[[String; 2]] {
+        &self.patches
     }
 
     /// Embedded guests, whose front ends are to be started by whoever started the instance.
@@ -171,17 +175,26 @@ impl Instance {
             .collect()
     }
 
-    /// The worker that runs a port, and the port's number there.
-    pub fn home_of_port(&self, port: usize) -> Option<(usize, usize)> {
-        find(self.running.iter().map(|running| &running.ports), port)
+    /// The workers that have the port of this name, and its number at each.
+    pub fn homes_of_port(&self, name: &str) -> Vec<(usize, usize)> {
+        self.homes(|running| running.ports.iter().position(|(_, known)| known == name))
     }
 
-    /// The worker that runs a function, and the function's number there.
-    pub fn home_of_function(&self, function: usize) -> Option<(usize, usize)> {
-        find(
-            self.running.iter().map(|running| &running.functions),
-            function,
-        )
+    /// The workers that run a function, and its number at each.
+    pub fn homes_of_function(&self, function: usize) -> Vec<(usize, usize)> {
+        self.homes(|running| {
+            running
+                .functions
+                .iter()
+                .position(|known| *known == function)
+        })
+    }
+
+    fn homes(&self, place: impl Fn(&Running) -> Option<usize>) -> Vec<(usize, usize)> {
+        let running = self.running.iter().enumerate();
+        running
+            .filter_map(|(worker, running)| Some((worker, place(running)?)))
+            .collect()
     }
 
     /// The state of a port's vhost-user device, where it is one.
@@ -190,34 +203,48 @@ impl Instance {
         Some(device.status())
     }
 
-    /// A piece of a function's sessions.
+    /// A piece of a function's sessions, those of one worker after the other.
     ///
     /// # Errors
-    /// When its worker does not answer.
+    /// When a worker does not answer.
     pub fn sessions(
         &self,
         function: usize,
         cursor: usize,
         limit: usize,
     ) -> io::Result<SessionPage> {
-        let (worker, index) = self
-            .home_of_function(function)
-            .ok_or_else(|| io::Error::other("no such function"))?;
-        self.running[worker].worker.sessions(index, cursor, limit)
+        let homes = self.homes_of_function(function);
+        if homes.is_empty() {
+            return Err(io::Error::other("no such function"));
+        }
+        // Which of the workers, and where there.
+        let (turn, at) = (cursor % homes.len(), cursor / homes.len());
+        let (worker, index) = homes[turn];
+        let mut page = self.running[worker].worker.sessions(index, at, limit)?;
+        page.next = match page.next {
+            Some(next) => Some(next.saturating_mul(homes.len()).saturating_add(turn)),
+            None => Some(turn + 1).filter(|next| *next < homes.len()),
+        };
+        Ok(page)
     }
 
-    /// Copies of a port's packets from now on, and the wall-clock time of their clock's zero.
+    /// Copies of the packets of the port of this name from now on: of each worker that has it, with the wall-clock time
+    /// of its clock's zero.
     ///
     /// # Errors
-    /// When its worker does not answer.
-    pub fn capture(&self, port: usize) -> io::Result<(Watch, SystemTime)> {
-        let (worker, index) = self
-            .home_of_port(port)
-            .ok_or_else(|| io::Error::other("no such port"))?;
-        let (tap, watch) = capture::tap(CAPTURE_RING);
-        let worker = &self.running[worker].worker;
-        worker.watch(index, tap)?;
-        Ok((watch, worker.start_time()))
+    /// When a worker does not answer, or there is no such port.
+    pub fn capture(&self, port: &str) -> io::Result<Vec<(Watch, SystemTime)>> {
+        let homes = self.homes_of_port(port);
+        if homes.is_empty() {
+            return Err(io::Error::other(format!("there is no port `{port}`")));
+        }
+        let watch = |(worker, index): (usize, usize)| {
+            let (tap, watch) = capture::tap(CAPTURE_RING);
+            let worker = &self.running[worker].worker;
+            worker.watch(index, tap)?;
+            Ok((watch, worker.start_time()))
+        };
+        homes.into_iter().map(watch).collect()
     }
 
     /// Whether nothing will ever come in by any port.
@@ -242,18 +269,37 @@ impl Instance {
     }
 }
 
-fn find<'a>(
-    mut lists: impl Iterator<Item = &'a Vec<usize>>,
-    wanted: usize,
-) -> Option<(usize, usize)> {
-    let mut at = 0;
-    let worker = lists.position(|list| {
-        list.iter()
-            .position(|index| *index == wanted)
-            .is_some_and(|found| {
-                at = found;
-                true
-            })
-    })?;
-    Some((worker, at))
+/// How a worker's thread runs.
+fn config(index: usize, settings: spec::model::Worker) -> WorkerConfig {
+    WorkerConfig {
+        name: format!("worker-{index}"),
+        core: settings.core.map(|core| core as usize),
+        idle: match settings.idle {
+            file::Idle::Busy => Idle::Busy,
+            file::Idle::Adaptive => Idle::Adaptive,
+            file::Idle::Interrupt => Idle::Interrupt,
+        },
+    }
+}
+
+/// What members of crews know of theirs, by worker.
+fn memberships(plan: &Plan, wakes: &[WakeHandle]) -> Vec<Option<Membership>> {
+    let mut all: Vec<_> = wakes.iter().map(|_| None).collect();
+    for planned in &plan.crews {
+        let members = planned.members.iter();
+        let bells = members.clone().map(|worker| wakes[*worker].clone());
+        let ports = plan.parts[planned.part].ports.len();
+        let memberships = crew::crew(&planned.owners, bells.collect(), ports);
+        for (worker, membership) in members.zip(memberships) {
+            all[*worker] = Some(membership);
+        }
+    }
+    all
+}
+
+/// A secret for each function, fresh at each start. All that run it together use the same: whom a load balancer chooses
+/// must not hang on the worker.
+fn function_seeds(model: &Model) -> Vec<u64> {
+    let mut seeds = Seeds::new();
+    model.functions.iter().map(|_| seeds.next()).collect()
 }

@@ -3,6 +3,7 @@
 use std::hash::BuildHasher;
 use std::io;
 
+use chainplane_dataplane::crew::{Membership, Share};
 use chainplane_dataplane::engine::Engine;
 use chainplane_dataplane::flow::FlowTable;
 use chainplane_dataplane::function::Build;
@@ -20,22 +21,27 @@ const LARGE_SHARE: u32 = 16;
 /// Everything but the ports, which are made on the thread.
 pub(super) struct Recipe {
     plan: WorkerPlan,
-    port_names: Vec<String>,
-    function_names: Vec<String>,
+    functions: Vec<(String, u64)>,
     pool: PoolConfig,
     flows: usize,
+    crew: Option<Membership>,
 }
 
 impl Recipe {
-    pub(super) fn new(model: &Model, plan: WorkerPlan) -> Self {
-        let name = |port: &PlannedPort| model.ports[port.index].name.clone();
+    /// For a worker that runs this, with `seeds` for all functions of the model: members of a crew choose alike.
+    pub(super) fn new(
+        model: &Model,
+        plan: WorkerPlan,
+        seeds: &[u64],
+        crew: Option<Membership>,
+    ) -> Self {
+        let functions = plan.functions.iter().map(|function| {
+            let name = model.functions[function.index].name.clone();
+            (name, seeds[function.index])
+        });
         Self {
-            port_names: plan.ports.iter().map(name).collect(),
-            function_names: plan
-                .functions
-                .iter()
-                .map(|function| model.functions[function.index].name.clone())
-                .collect(),
+            functions: functions.collect(),
+            crew,
             pool: PoolConfig {
                 small: model.buffers as usize,
                 large: (model.buffers / LARGE_SHARE) as usize,
@@ -52,51 +58,52 @@ impl Recipe {
 
     pub(super) fn cook(self, makers: Vec<PortMaker>) -> io::Result<Engine> {
         let mut objects = Objects::default();
-        let mut seeds = Seeds::new();
-        let functions: Vec<_> = self
-            .plan
-            .functions
-            .iter()
-            .map(|planned| {
-                let seed = seeds.next();
+        let share = self.crew.as_ref().map_or(Share::WHOLE, Membership::share);
+        let planned = self.plan.functions.iter().zip(&self.functions);
+        let functions: Vec<_> = planned
+            .map(|(planned, (_, seed))| {
                 planned.blueprint.build(&mut Build {
                     objects: &mut objects,
-                    seed,
+                    seed: *seed,
+                    share,
                 })
             })
             .collect();
         let by_records = |port: &PlannedPort| matches!(port.way, Way::Records(_));
         let table = (self.flows > 0 && self.plan.ports.iter().any(by_records))
             .then(|| {
+                let mut seeds = Seeds::new();
                 let seeds = std::array::from_fn(|_| seeds.next());
                 FlowTable::new(self.flows, &objects, seeds)
             })
             .transpose()?;
         let mut engine = Engine::new(Pool::new(self.pool)?, objects, table);
         let planned = self.plan.functions.into_iter().zip(functions);
-        for ((planned, function), name) in planned.zip(&self.function_names) {
+        for ((planned, function), (name, _)) in planned.zip(&self.functions) {
             engine.add_function(name, function, planned.interfaces);
         }
-        let ports = self.plan.ports.iter().zip(makers).zip(&self.port_names);
-        for (index, ((planned, maker), name)) in ports.enumerate() {
-            engine.add_port(name, maker(), planned.link);
+        for (index, (planned, maker)) in self.plan.ports.iter().zip(makers).enumerate() {
+            engine.add_port(&planned.name, maker(), planned.link);
             if planned.way == Way::Functions {
                 engine.go_without_records(index);
             }
+        }
+        if let Some(crew) = self.crew {
+            engine.join(crew);
         }
         Ok(engine)
     }
 }
 
 /// Secrets for hashing, fresh at each start: the standard library's hasher is keyed by the system's randomness.
-struct Seeds(std::hash::RandomState, u64);
+pub(super) struct Seeds(std::hash::RandomState, u64);
 
 impl Seeds {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(std::hash::RandomState::new(), 0)
     }
 
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.1 += 1;
         self.0.hash_one(self.1)
     }

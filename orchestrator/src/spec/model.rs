@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use chainplane_nf::FunctionConfig;
 
-use super::file::{HugePages, Idle, Port};
+use super::file::{HugePages, Idle, Port, Spread};
 
 /// Everything that a running instance is built from.
 #[derive(Debug, Clone)]
@@ -15,6 +15,10 @@ pub struct Model {
     pub workers: Vec<Worker>,
     /// The control socket.
     pub control: ControlSocket,
+    /// What runs on which worker, where the file says so.
+    pub runs: Runs,
+    /// Over how many workers the rest is spread.
+    pub spread: Spread,
     /// Flow records per worker; 0 for none.
     pub flow_table: u32,
     /// Packets in each worker's pool.
@@ -36,6 +40,15 @@ pub struct Worker {
     pub core: Option<u32>,
     /// How it waits for packets.
     pub idle: Idle,
+}
+
+/// Which worker, an index into [`Model::workers`], is to run what; `None` where the file does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Runs {
+    /// By index into [`Model::ports`].
+    pub ports: Vec<Option<usize>>,
+    /// By index into [`Model::functions`].
+    pub functions: Vec<Option<usize>>,
 }
 
 /// Where `show` and `capture` reach the running program.

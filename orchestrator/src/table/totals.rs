@@ -2,6 +2,8 @@
 
 use chainplane_dataplane::stats::{FunctionSnapshot, PortSnapshot, Snapshot};
 
+use crate::plan::is_patch;
+
 /// All counters that the table shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -126,9 +128,19 @@ impl Totals {
         drops.iter().map(|(_, packets)| packets).sum()
     }
 
-    /// Packets that came in by all ports.
+    /// Packets that came in by all ports; what goes from worker to worker came in once.
     pub fn received(&self) -> u64 {
-        self.ports.iter().map(|port| port.rx_packets).sum()
+        self.ends().map(|port| port.rx_packets).sum()
+    }
+
+    /// Packets that went out by all ports, likewise.
+    pub fn sent(&self) -> u64 {
+        self.ends().map(|port| port.tx_packets).sum()
+    }
+
+    /// Ports at the ends of chains.
+    fn ends(&self) -> impl Iterator<Item = &PortTotals> {
+        self.ports.iter().filter(|port| !is_patch(&port.name))
     }
 
     /// Packets that functions dropped.

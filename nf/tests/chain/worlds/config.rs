@@ -29,6 +29,8 @@ pub struct Service {
     pub chain: usize,
     /// The station that takes them.
     pub mac: MacBytes,
+    /// Whether the configuration says what becomes of them.
+    pub fixed: bool,
 }
 
 /// Draws configurations.
@@ -253,6 +255,7 @@ impl Draw<'_> {
                 tcp,
                 chain,
                 mac,
+                fixed: true,
             });
         }
         let address = taken(chain, first);
@@ -263,6 +266,7 @@ impl Draw<'_> {
             tcp: self.dice.chance(50),
             chain,
             mac,
+            fixed: false,
         });
         let mut nat = json!({
             "pool": pool, "forwards": forwards, "sessions": self.sessions(), "timeouts": self.timeouts(), "mac": text(mac),
@@ -310,6 +314,7 @@ impl Draw<'_> {
             tcp,
             chain,
             mac,
+            fixed: true,
         });
         let socket = std::net::SocketAddr::new(address, port);
         json!({ "load-balancer": {

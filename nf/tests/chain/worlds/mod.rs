@@ -9,11 +9,11 @@
 //! `REPLAY_WORLD=number` (or `number/units`) plays one world, `REPLAY_PACKETS=n` as many as that takes.
 
 mod config;
-mod dice;
-mod map;
+pub mod dice;
+pub mod map;
 mod play;
-mod traffic;
-mod world;
+pub mod traffic;
+pub mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -4,7 +4,7 @@ use chainplane_dataplane::engine::Hop;
 use chainplane_dataplane::function::{Blueprint, INSIDE, Interface, OUTSIDE};
 use chainplane_dataplane::packet::Mac;
 use chainplane_dataplane::port::Offloads;
-use chainplane_dataplane::sim::{Sim, SimFunction};
+use chainplane_dataplane::sim::{Crew, Sim, SimFunction};
 use chainplane_nf::FunctionConfig;
 use chainplane_nf::config::Site;
 use chainplane_nf::load_balancer::BackendStates;
@@ -39,6 +39,11 @@ pub struct World {
 
 impl World {
     pub fn draw(seed: u64) -> Self {
+        Self::draw_changed(seed, |_, _| {})
+    }
+
+    /// One whose configurations are changed before they are compiled.
+    pub fn draw_changed(seed: u64, change: impl Fn(&Map, &mut Value)) -> Self {
         let mut dice = Dice::new(seed, u64::MAX);
         let map = Map::draw(&mut dice);
         let hosts = map.hosts(&mut dice);
@@ -53,7 +58,10 @@ impl World {
             services: Vec::new(),
             timeouts: vec![1, 5, 30],
         };
-        let configs = configs(&mut draw);
+        let mut configs = configs(&mut draw);
+        for placed in &mut configs {
+            change(&map, &mut placed.config);
+        }
         let (services, timeouts) = (draw.services, draw.timeouts);
         let mut states = Vec::new();
         let mut parts = Vec::new();
@@ -94,25 +102,34 @@ impl World {
         }
     }
 
+    fn sim_functions(&self) -> Vec<SimFunction<'_>> {
+        let parts = self.parts.iter().map(|part| SimFunction {
+            name: &part.name,
+            blueprint: &*part.blueprint,
+            links: part
+                .links
+                .iter()
+                .map(|(name, hop)| (name.as_str(), *hop))
+                .collect(),
+        });
+        parts.collect()
+    }
+
     pub fn sim(&self, records: Option<usize>) -> Sim {
-        let functions: Vec<_> = self
-            .parts
-            .iter()
-            .map(|part| SimFunction {
-                name: &part.name,
-                blueprint: &*part.blueprint,
-                links: part
-                    .links
-                    .iter()
-                    .map(|(name, hop)| (name.as_str(), *hop))
-                    .collect(),
-            })
-            .collect();
-        let mut sim = Sim::new(records, &functions, self.seed);
+        let mut sim = Sim::new(records, &self.sim_functions(), self.seed);
         for (port, (link, offloads)) in self.ports.iter().enumerate() {
             sim.add_port_with(&format!("p{port}"), *link, *offloads);
         }
         sim
+    }
+
+    /// The same run by so many workers, of which some have queues of each port.
+    pub fn crew(&self, members: u16, records: Option<usize>, queues: &[Vec<u16>]) -> Crew {
+        let mut crew = Crew::new(members, records, &self.sim_functions(), self.seed);
+        for (port, (link, offloads)) in self.ports.iter().enumerate() {
+            crew.add_port_at(&format!("p{port}"), *link, *offloads, &queues[port]);
+        }
+        crew
     }
 
     pub fn functions(&self) -> usize {

@@ -159,8 +159,12 @@ impl Chain {
     fn work(&self) -> (u64, u64) {
         let snapshots = self.instance.snapshots();
         let busy = snapshots.iter().map(busy).sum();
-        let sent = self.ports.iter().filter_map(|port| {
-            let (worker, at) = self.instance.home_of_port(*port)?;
+        let ports = self
+            .ports
+            .iter()
+            .map(|at| &self.instance.model().ports[*at].name);
+        let homes = ports.flat_map(|name| self.instance.homes_of_port(name));
+        let sent = homes.filter_map(|(worker, at)| {
             let counters = &snapshots[worker].ports[at].counters;
             counters
                 .get(PortCounter::TxPackets as usize)

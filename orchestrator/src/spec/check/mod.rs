@@ -6,6 +6,7 @@ mod guests;
 mod loops;
 mod names;
 mod ports;
+mod runs;
 mod settings;
 
 use std::collections::HashMap;
@@ -150,6 +151,7 @@ pub fn check(
     names::check(&mut checker);
     let workers = settings::workers(&mut checker);
     let control = settings::control(&mut checker, &stem);
+    let named = runs::check(&mut checker);
     let (flow_table, buffers) = settings::sizes(&mut checker);
     ports::check(&mut checker, &control.path);
     for (name, function) in &spec.functions {
@@ -170,6 +172,8 @@ pub fn check(
     let model = Model {
         name: stem.into_owned(),
         workers,
+        runs: runs::numbered(&named, (ports.len(), functions.len()), &network, &sides),
+        spread: spec.flows.spread,
         control,
         flow_table,
         buffers,

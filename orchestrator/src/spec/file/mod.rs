@@ -39,6 +39,25 @@ pub struct Workers {
     pub cores: Vec<u32>,
     /// How they wait for packets.
     pub idle: Idle,
+    /// Ports and functions that run on this worker, which is then of one core at most. What chains have beside these
+    /// runs with its neighbour: the one before it in the chain, if that has a worker, else the one behind it. Without
+    /// it: whatever `flows.spread` gives to workers that name nothing.
+    pub runs: Vec<String>,
+}
+
+/// Over how many workers ports and functions are spread that chains connect with each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Spread {
+    /// Where a vhost-user port among them has two queue pairs or more, over workers that would have nothing else to do,
+    /// one for each queue pair at most; otherwise over one.
+    #[default]
+    Auto,
+    /// Over one.
+    Never,
+    /// Over workers that would have nothing else to do, also where every port has a single queue: what comes in is then
+    /// handed from worker to worker.
+    Always,
 }
 
 /// The socket through which `chainplane show` and `capture` speak to the running program.
@@ -64,6 +83,9 @@ pub struct Flows {
     /// Flow records per worker, 0 to run every packet through the functions. Default 65536.
     #[schemars(range(min = 0, max = 16_777_216))]
     pub table: Option<u32>,
+    /// Over how many workers ports and functions are spread that chains connect with each other. A worker with `runs`
+    /// takes no part in that.
+    pub spread: Spread,
 }
 
 /// Whether packets live in huge pages.
