@@ -46,7 +46,7 @@ impl Engine {
                 }
             }
         }
-        if std::mem::take(&mut self.fresh) {
+        if std::mem::take(&mut self.fresh) && strangers > 0 {
             self.keep_own(ingress, batch, &mut classes, &mut located);
         }
         if strangers >= FEW {
@@ -86,7 +86,7 @@ impl Engine {
     }
 
     /// Of packets that just came in, hands over what belongs to other members of the crew. Who has a flow's record owns the
-    /// flow, so that nothing has to be found out of the packets of most.
+    /// flow, so that nothing has to be found out of the packets of most. What only looks as if it had one is found later.
     #[inline(never)]
     fn keep_own(
         &mut self,
@@ -95,16 +95,14 @@ impl Engine {
         classes: &mut ArrayVec<Class, BURST>,
         located: &mut [Located; BURST],
     ) {
-        let (Some(crew), Some(flows)) = (&mut self.crew, &self.objects.flows) else {
-            return;
-        };
+        let Some(crew) = &mut self.crew else { return };
         if !crew.has_port(ingress.into()) {
             return;
         }
         let packets = batch.iter_mut().zip(classes.iter().zip(&*located));
         let owners: ArrayVec<Owner, BURST> = packets
             .map(|(packet, (class, located))| match class {
-                Class::Keyed(key, _) if flows.has_located(key, *located) => Owner::Anyone,
+                Class::Keyed(..) if *located != Located::NOWHERE => Owner::Anyone,
                 Class::Refused(_) => Owner::Anyone,
                 Class::Keyed(..) | Class::Unkeyed => crew.owner_of(packet),
             })
@@ -185,6 +183,13 @@ impl Engine {
             Ok(Some(port)) => self.send(port, packet, now),
             Ok(None) => {}
             Err(why) => {
+                if why == EngineCounter::Misses && located != Located::NOWHERE {
+                    // The record of another flow with the same tag: nobody has asked yet whose packet this is.
+                    let Some(own) = self.keep_if_own(ingress, packet) else {
+                        return;
+                    };
+                    packet = own;
+                }
                 self.counters.add(why as usize, 1);
                 self.recorder.begin(true);
                 self.run_stages(ingress, packet, Some(key), now);

@@ -39,6 +39,18 @@ impl Engine {
         self.count_handed(index, handed);
     }
 
+    /// The packet, which came in by a port, if it is this member's to handle; otherwise it is handed over.
+    #[cold]
+    pub(super) fn keep_if_own(&mut self, port: u16, packet: Packet) -> Option<Packet> {
+        if self.crew.is_none() {
+            return Some(packet);
+        }
+        let mut batch = Batch::new();
+        batch.push(packet);
+        self.hand_over(port.into(), &mut batch);
+        batch.pop()
+    }
+
     pub(super) fn count_handed(&self, port: usize, handed: Handed) {
         if handed == Handed::default() {
             return;

@@ -122,12 +122,6 @@ impl FlowTable {
         self.look_up(key, hash)
     }
 
-    /// Whether what was located is the flow's record. Another one may be there where it is not.
-    #[inline]
-    pub(crate) fn has_located(&self, key: &FlowKey, located: Located) -> bool {
-        self.is_of(located.0, key)
-    }
-
     #[inline]
     fn is_of(&self, number: u32, key: &FlowKey) -> bool {
         let Some(record) = self.records.get(number as usize) else {
