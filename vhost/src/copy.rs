@@ -162,6 +162,18 @@ mod moves {
         }
     }
 
+    /// The lines of `len` bytes, and up to three behind them.
+    #[inline(always)]
+    pub fn prefetch_write_run(p: *const u8, len: usize) {
+        for at in (0..len).step_by(256) {
+            // SAFETY: a prefetch never faults, whatever the address.
+            unsafe {
+                asm!("prefetchw [{p}]", "prefetchw [{p} + 64]", "prefetchw [{p} + 128]", "prefetchw [{p} + 192]",
+                     p = in(reg) p.addr().wrapping_add(at), options(nostack, preserves_flags, nomem));
+            }
+        }
+    }
+
     #[inline(always)]
     pub fn prefetch_write(p: *const u8) {
         // SAFETY: a prefetch never faults, whatever the address.
@@ -236,9 +248,12 @@ mod moves {
 
     pub fn prefetch_read(_: *const u8) {}
     pub fn prefetch_write(_: *const u8) {}
+    pub fn prefetch_write_run(_: *const u8, _: usize) {}
 }
 
-pub(crate) use moves::{load4, load8, prefetch_read, prefetch_write, store4, store8};
+pub(crate) use moves::{
+    load4, load8, prefetch_read, prefetch_write, prefetch_write_run, store4, store8,
+};
 
 /// Copies `len` bytes from `src` to `dst`, either of which may be guest memory.
 ///

@@ -211,13 +211,16 @@ impl ToGuest {
             return Some(0);
         }
         let mut bytes = 0;
-        let buffers = &mut self.active.burst.chains;
-        for (number, frame) in frames.iter().enumerate().take(buffers.len()) {
-            let (source, target) = (frame.piece, buffers[number].piece);
+        let mut buffers = self.active.burst.chains.iter_mut();
+        for frame in frames {
+            let Some(buffer) = buffers.next() else { break };
+            let (source, target) = (frame.piece, buffer.piece);
             if source.len != frame.total + HEADER || target.len < source.len {
                 return None;
             }
-            expect_like(buffers.get(number + 1), source.len);
+            if source.len > SHORT {
+                expect_like(buffers.as_slice(), source.len);
+            }
             // The sender's header is copied along, which keeps both sides aligned, and then
             // overwritten: all zero, but for the number of buffers.
             // SAFETY: the target is at least as long as the source, which holds a header and more;
@@ -226,7 +229,7 @@ impl ToGuest {
                 copy::copy(source.ptr, target.ptr, source.len as usize);
                 plain_header(target.ptr);
             }
-            buffers[number].written = source.len;
+            buffer.written = source.len;
             bytes += u64::from(frame.total);
         }
         self.publish_plain(frames.len(), bytes)
@@ -246,9 +249,10 @@ impl ToGuest {
             return Some(0);
         }
         let mut bytes = 0;
-        let buffers = &mut self.active.burst.chains;
-        for (number, frame) in frames.enumerate().take(buffers.len()) {
-            let (Outgoing { header, head, rest }, target) = (frame?, buffers[number].piece);
+        let mut buffers = self.active.burst.chains.iter_mut();
+        for frame in frames {
+            let Some(buffer) = buffers.next() else { break };
+            let (Outgoing { header, head, rest }, target) = (frame?, buffer.piece);
             let rest = match rest {
                 None => Segment::EMPTY,
                 Some(lent) => lent.ring.one_piece(lent.frame, lent.offset, lent.len)?,
@@ -257,7 +261,9 @@ impl ToGuest {
             if (target.len as usize) < NetHeader::LEN + len {
                 return None;
             }
-            expect_like(buffers.get(number + 1), len as u32);
+            if len > SHORT as usize {
+                expect_like(buffers.as_slice(), len as u32);
+            }
             // SAFETY: the target holds header, head and rest, as just checked, and the source the rest; both are mapped by
             // their rings.
             unsafe {
@@ -271,7 +277,7 @@ impl ToGuest {
                     Some(header) => one_buffer_header(target.ptr, header),
                 }
             }
-            buffers[number].written = (NetHeader::LEN + len) as u32;
+            buffer.written = (NetHeader::LEN + len) as u32;
             bytes += len as u64;
         }
         self.publish_plain(wanted, bytes)
@@ -472,18 +478,18 @@ impl ToGuest {
     }
 }
 
-/// Asks for the lines of the next buffer, if the frame at hand is long, for writing: its frame is likely to be as long. A
-/// store to a line that another core has waits for it, and few stores wait at once; the loads of the copy overlap by
-/// themselves. With cores far apart a copy of 1518 bytes so takes two thirds of the time.
-#[inline(always)]
-fn expect_like(next: Option<&Chain>, len: u32) {
-    if len > SHORT
-        && let Some(next) = next
-    {
+/// Asks for the lines of the next buffer for writing, as its frame is likely to be as long as the one at hand. A store to a
+/// line that another core has waits for it, and few stores wait at once; the loads of the copy overlap by themselves. With
+/// cores far apart a copy of 1518 bytes so takes two thirds of the time.
+#[inline(never)]
+fn expect_like(buffers: &[Chain], len: u32) {
+    if let Some(next) = buffers.first() {
         let bytes = len.min(next.piece.len).min(LONGEST_EXPECTED) as usize;
-        for line in 1..bytes.div_ceil(LINE) {
-            copy::prefetch_write(next.piece.ptr.wrapping_add(line * LINE));
-        }
+        // The first line was asked for when the buffer was parsed.
+        copy::prefetch_write_run(
+            next.piece.ptr.wrapping_add(LINE),
+            bytes.saturating_sub(LINE),
+        );
     }
 }
 
