@@ -34,6 +34,35 @@ pub const TESTS: &[Test] = &[
     },
 ];
 
+/// All four functions between the ports `client`, outside, and `web-a` and `web-b`, two servers of one service.
+pub const FOUR_FUNCTIONS: &str = r#"functions:
+  edge:
+    firewall:
+      default: { outbound: allow, inbound: drop }
+      rules:
+        - { allow: tcp, direction: inbound, to: 203.0.113.10, ports: 80 }
+        - { allow: tcp, direction: inbound, to: 203.0.113.2, ports: 5201 }
+        - { drop: tcp, direction: outbound, ports: 25 }
+  frontend:
+    load-balancer: { address: "203.0.113.10:80/tcp", backends: [{ address: 10.0.1.11 }, { address: 10.0.2.11 }] }
+  egress:
+    nat:
+      pool: 203.0.113.2
+      inside: [10.0.0.0/8]
+      forwards: [{ protocol: tcp, port: 5201, to: "10.0.1.11:5201" }]
+  core:
+    router:
+      interfaces:
+        a: { address: 10.0.1.1/24 }
+        b: { address: 10.0.2.1/24 }
+        wan: { address: 198.51.100.2/30 }
+      routes: [{ to: 0.0.0.0/0, via: 198.51.100.1 }]
+chains:
+  web-a: [web-a, core.a]
+  web-b: [web-b, core.b]
+  wan: [core.wan, frontend, egress, edge, client]
+"#;
+
 /// Gives `guest` an address on its first card and a default route.
 fn configure(guest: &mut Guest, address: &str, gateway: &str) -> Result<()> {
     guest.wait_booted()?;
@@ -91,44 +120,15 @@ fn assert_payloads_stayed(chainplane: &Chainplane) -> Result<()> {
 
 fn through_all_four_functions() -> Result<()> {
     let files = Workspace::new()?;
-    let chainplane = Chainplane::start(
-        &files,
-        None,
-        r#"
+    let ports = r"
 version: 1
 workers: [{ idle: adaptive }]
 ports:
   client: { vhost-user: { socket: client.sock } }
   web-a: { vhost-user: { socket: web-a.sock } }
   web-b: { embedded-guest: { address: 10.0.2.11/24, gateway: 10.0.2.1, serve: [80] } }
-functions:
-  edge:
-    firewall:
-      default: { outbound: allow, inbound: drop }
-      rules:
-        - { allow: tcp, direction: inbound, to: 203.0.113.10, ports: 80 }
-        - { allow: tcp, direction: inbound, to: 203.0.113.2, ports: 5201 }
-        - { drop: tcp, direction: outbound, ports: 25 }
-  frontend:
-    load-balancer: { address: "203.0.113.10:80/tcp", backends: [{ address: 10.0.1.11 }, { address: 10.0.2.11 }] }
-  egress:
-    nat:
-      pool: 203.0.113.2
-      inside: [10.0.0.0/8]
-      forwards: [{ protocol: tcp, port: 5201, to: "10.0.1.11:5201" }]
-  core:
-    router:
-      interfaces:
-        a: { address: 10.0.1.1/24 }
-        b: { address: 10.0.2.1/24 }
-        wan: { address: 198.51.100.2/30 }
-      routes: [{ to: 0.0.0.0/0, via: 198.51.100.1 }]
-chains:
-  web-a: [web-a, core.a]
-  web-b: [web-b, core.b]
-  wan: [core.wan, frontend, egress, edge, client]
-"#,
-    )?;
+";
+    let chainplane = Chainplane::start(&files, None, &format!("{ports}{FOUR_FUNCTIONS}"))?;
     let mut client = Guest::start(
         "client",
         &[Nic::new(files.path("client.sock"), "52:54:00:00:00:01")],

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use chainplane_tests::{Chainplane, Guest, Nic, Result, Workspace};
 use serde_json::Value;
 
+use crate::guests::FOUR_FUNCTIONS;
 use crate::{GUEST, Test};
 
 pub const TESTS: &[Test] = &[
@@ -20,38 +21,12 @@ pub const TESTS: &[Test] = &[
     },
 ];
 
-const REST: &str = r#"
+const PORTS: &str = r"
 ports:
   client: { vhost-user: { socket: client.sock, queues: 2 } }
   web-a: { vhost-user: { socket: web-a.sock, queues: 4 } }
   web-b: { embedded-guest: { address: 10.0.2.11/24, gateway: 10.0.2.1, serve: [80] } }
-functions:
-  edge:
-    firewall:
-      default: { outbound: allow, inbound: drop }
-      rules:
-        - { allow: tcp, direction: inbound, to: 203.0.113.10, ports: 80 }
-        - { allow: tcp, direction: inbound, to: 203.0.113.2, ports: 5201 }
-        - { drop: tcp, direction: outbound, ports: 25 }
-  frontend:
-    load-balancer: { address: "203.0.113.10:80/tcp", backends: [{ address: 10.0.1.11 }, { address: 10.0.2.11 }] }
-  egress:
-    nat:
-      pool: 203.0.113.2
-      inside: [10.0.0.0/8]
-      forwards: [{ protocol: tcp, port: 5201, to: "10.0.1.11:5201" }]
-  core:
-    router:
-      interfaces:
-        a: { address: 10.0.1.1/24 }
-        b: { address: 10.0.2.1/24 }
-        wan: { address: 198.51.100.2/30 }
-      routes: [{ to: 0.0.0.0/0, via: 198.51.100.1 }]
-chains:
-  web-a: [web-a, core.a]
-  web-b: [web-b, core.b]
-  wan: [core.wan, frontend, egress, edge, client]
-"#;
+";
 
 /// A worker's counter.
 fn counter(report: &Value, worker: usize, name: &str) -> u64 {
@@ -71,7 +46,11 @@ fn iperf(client: &mut Guest, address: &str, options: &str) -> Result<()> {
 /// Everything that guests do through the four functions; what `show` says afterwards.
 fn through_all_four_functions(workers: &str) -> Result<Value> {
     let files = Workspace::new()?;
-    let chainplane = Chainplane::start(&files, None, &format!("version: 1\n{workers}\n{REST}"))?;
+    let chainplane = Chainplane::start(
+        &files,
+        None,
+        &format!("version: 1\n{workers}\n{PORTS}{FOUR_FUNCTIONS}"),
+    )?;
     let nic = |socket: &str, mac: &str, queues| Nic::new(files.path(socket), mac).queues(queues);
     let mut client = Guest::start("client", &[nic("client.sock", "52:54:00:00:00:01", 2)])?;
     let mut web = Guest::start("web-a", &[nic("web-a.sock", "52:54:00:00:00:02", 4)])?;
